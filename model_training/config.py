@@ -1,0 +1,47 @@
+"""Recipes: everything that decides how a student turns out, read from TOML and frozen."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DistillationRecipe(BaseModel):
+    """How one student is distilled.
+
+    Attributes:
+        blocks: residual blocks that the student keeps in each stage of the teacher.
+        objective: what is compared on the final embedding.
+        anneal_until: fraction of the run by which the PReLU slopes have gone linearly to zero; None keeps PReLU.
+        held_out: fraction of the views that never trains and only reports.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,60}$")
+    blocks: tuple[int, int, int] = (2, 3, 1)
+    objective: Literal["angular", "l2"] = "angular"
+    epochs: int = Field(default=3, ge=1, le=1000)
+    batch: int = Field(default=64, ge=2, le=4096)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    anneal_until: float | None = Field(default=0.25, gt=0, le=1)
+    held_out: float = Field(default=0.02, gt=0, lt=0.5)
+    checkpoint_every: int = Field(default=200, ge=1)
+    bf16: bool = True
+    compile: bool = True
+    seed: int = 1
+
+    @classmethod
+    def from_toml(cls, path: Path) -> DistillationRecipe:
+        """Read a recipe.
+
+        Raises:
+            ValueError: a key is unknown or a value out of range.
+        """
+        return cls.model_validate(tomllib.loads(path.read_text()))

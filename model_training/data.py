@@ -1,0 +1,191 @@
+"""Aligned faces on disk, and the bank of teacher-labelled views that a student trains on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model_training.teacher import Teacher
+from model_training.views import augmented_view, clean_view, mixed_view
+from service.contract import CROP_SIDE_PX, ContractError, align
+from service.vision.detection import YuNetDetector
+
+_PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+class DataError(ValueError):
+    """A data folder is not what it should be."""
+
+
+@dataclass(frozen=True)
+class AlignedFaces:
+    """Aligned crops and where each came from.
+
+    Attributes:
+        crops: (n, 112, 112, 3) uint8, BGR, memory-mapped.
+        sources: the picture of each crop, relative to the folder it was read from.
+    """
+
+    crops: NDArray[np.uint8]
+    sources: list[str]
+
+    @classmethod
+    def load(cls, folder: Path) -> AlignedFaces:
+        """Open a folder that `prepare_faces` wrote.
+
+        Raises:
+            DataError: it is incomplete.
+        """
+        try:
+            sources = json.loads((folder / "sources.json").read_text())
+            crops = np.load(folder / "crops.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder} holds no prepared faces") from error
+        if len(sources) != len(crops):
+            raise DataError(f"{folder} has {len(crops)} crops but {len(sources)} sources")
+        return cls(crops, sources)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """All pictures below a folder, sorted by path."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURE_ENDINGS)
+
+
+def people_in_pairs(pairs_file: Path) -> set[str]:
+    """Names that a pairs file in LFW's format mentions."""
+    rows = [line.split() for line in pairs_file.read_text().splitlines()[1:] if line.strip()]
+    return {name for row in rows for name in ([row[0]] if len(row) == 3 else [row[0], row[2]])}
+
+
+def without_people(pictures: Iterable[Path], names: set[str]) -> list[Path]:
+    """Pictures whose folder names nobody in `names`: what keeps test identities out of training."""
+    return [path for path in pictures if path.parent.name not in names]
+
+
+def prepare_faces(pictures: list[Path], root: Path, detector: YuNetDetector, out: Path) -> int:
+    """Detect the main face of each picture, align it by the service's contract, and store the crops.
+
+    Pictures without a face are left out. Returns the number of faces stored.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+
+    def crop_of(path: Path) -> NDArray[np.uint8] | None:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            return None
+        image = np.asarray(image, dtype=np.uint8)
+        faces = detector.detect(image)
+        if not faces:
+            return None
+        main = max(faces, key=lambda face: face.box.width * face.box.height)
+        try:
+            return align(image, main.landmarks)
+        except ContractError:
+            return None
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(tqdm(pool.map(crop_of, pictures), total=len(pictures), unit="picture", desc="aligning"))
+    crops = [crop for crop in found if crop is not None]
+    sources = [str(path.relative_to(root)) for path, crop in zip(pictures, found, strict=True) if crop is not None]
+    if not crops:
+        raise DataError(f"no face in any of {len(pictures)} pictures")
+    np.save(out / "crops.npy", np.stack(crops))
+    (out / "sources.json").write_text(json.dumps(sources))
+    return len(crops)
+
+
+class ViewBank:
+    """Views and the teacher's embeddings of them, in two memory-mapped arrays.
+
+    Labelling costs more than a training step, so each view is labelled once and seen in several epochs.
+
+    Attributes:
+        views: (n, 112, 112, 3) uint8, BGR.
+        labels: (n, d) float32, the teacher's raw embeddings.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        done = json.loads((folder / "bank.json").read_text())
+        self.views: NDArray[np.uint8] = np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False)
+        self.labels: NDArray[np.float32] = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
+        if done["labelled"] != len(self.views):
+            raise DataError(f"{folder}: {done['labelled']} of {len(self.views)} views are labelled; run the labelling again")
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def batches(
+        self, size: int, epoch: int, seed: int, rows: int, skip: int = 0
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+        """Shuffled batches of one epoch; the order depends on `seed` and `epoch` alone, so a resumed run repeats it.
+
+        Args:
+            size: views a batch; an incomplete last batch is dropped.
+            rows: only the first so many views take part.
+            skip: batches to leave out at the start.
+        """
+        order = np.random.default_rng([seed, epoch]).permutation(rows)
+        for start in range(skip * size, rows - size + 1, size):
+            # Sorted reads keep a memory map sequential; the order within a batch means nothing.
+            chosen = np.sort(order[start : start + size])
+            yield np.asarray(self.views[chosen]), np.asarray(self.labels[chosen])
+
+
+def label_views(
+    faces: list[AlignedFaces], teacher: Teacher, out: Path, *, views_per_face: int, seed: int, batch: int = 64
+) -> None:
+    """Draw views of every face (one clean, the rest augmented, a third of those mixed) and label each by the teacher.
+
+    An interrupted run goes on where it stopped: view `i` depends on `seed` and `i` alone.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    crops = np.concatenate([np.asarray(part.crops) for part in faces])
+    total = len(crops) * views_per_face
+    state_path, recipe = out / "bank.json", {"seed": seed, "views_per_face": views_per_face, "faces": len(crops)}
+    start = 0
+    if state_path.exists():
+        state = json.loads(state_path.read_text())
+        if {key: state.get(key) for key in recipe} != recipe:
+            raise DataError(f"{out} holds a bank of another recipe")
+        start = int(state["labelled"])
+    mode = "r+" if start else "w+"
+    views = np.lib.format.open_memmap(out / "views.npy", mode, np.uint8, (total, CROP_SIDE_PX, CROP_SIDE_PX, 3))
+    labels = np.lib.format.open_memmap(out / "labels.npy", mode, np.float32, (total, teacher.dimension))
+
+    def draw(rows: range) -> NDArray[np.uint8]:
+        return np.stack([_draw_view(crops, row, views_per_face, seed) for row in rows])
+
+    blocks = [range(first, min(first + batch, total)) for first in range(start, total, batch)]
+    with tqdm(total=total, initial=start, unit="view", desc="labelling") as bar, ThreadPoolExecutor(1) as ahead:
+        upcoming = ahead.submit(draw, blocks[0]) if blocks else None
+        for index, rows in enumerate(blocks):
+            assert upcoming is not None
+            drawn = upcoming.result()
+            upcoming = ahead.submit(draw, blocks[index + 1]) if index + 1 < len(blocks) else None
+            views[rows.start : rows.stop] = drawn
+            labels[rows.start : rows.stop] = teacher.embed(drawn)
+            bar.update(len(rows))
+            if rows.stop == total or index % 50 == 49:
+                views.flush()
+                labels.flush()
+                state_path.write_text(json.dumps({**recipe, "labelled": rows.stop, "teacher": teacher.name}))
+
+
+def _draw_view(crops: NDArray[np.uint8], row: int, views_per_face: int, seed: int) -> NDArray[np.uint8]:
+    rng = np.random.default_rng([seed, row])
+    crop = crops[row // views_per_face]
+    if row % views_per_face == 0:
+        return clean_view(crop)
+    view = augmented_view(crop, rng)
+    if rng.random() < 1 / 3:
+        other = augmented_view(crops[rng.integers(len(crops))], rng)
+        view = mixed_view(view, other, rng)
+    return view

@@ -1,0 +1,186 @@
+"""The training loop: one process, bfloat16 autocast, checkpoints, resume. It never sees a benchmark."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from model_training.backbones.mobilefacenet import MobileFaceNet, set_slope_factor
+from model_training.config import DistillationRecipe
+from model_training.data import ViewBank
+from model_training.distillation import Distillation
+from service.contract import Preprocessing, to_network_input
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint belongs to another recipe or cannot be read."""
+
+
+def learning_rate_at(step: int, total: int, recipe: DistillationRecipe) -> float:
+    """Linear warm-up, then half a cosine down to 1 % of the peak."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, total - recipe.warmup_steps)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def slope_factor_at(step: int, total: int, recipe: DistillationRecipe) -> float:
+    """What is left of the PReLU slopes at a step: 1 at the start, 0 from `anneal_until` on."""
+    if recipe.anneal_until is None:
+        return 1.0
+    return max(0.0, 1.0 - step / max(1.0, recipe.anneal_until * total))
+
+
+class Trainer:
+    """Distils a student from a bank of labelled views.
+
+    Args:
+        student: the network, already initialised; trained in place.
+        bank: views with labels.
+        recipe: how.
+        folder: where checkpoints and `log.csv` go; a checkpoint found there is resumed.
+    """
+
+    def __init__(self, student: MobileFaceNet, bank: ViewBank, recipe: DistillationRecipe, folder: Path) -> None:
+        torch.manual_seed(recipe.seed)
+        self._recipe = recipe
+        self._bank = bank
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.student = student.to(memory_format=torch.channels_last).train()
+        self._module = Distillation(student, recipe.objective)
+        self._run = torch.compile(self._module, dynamic=False) if recipe.compile else self._module
+        decayed = [p for p in student.parameters() if p.ndim > 1]
+        others = [p for p in student.parameters() if p.ndim <= 1]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+        )
+        self._held_out = max(recipe.batch, int(len(bank) * recipe.held_out) // recipe.batch * recipe.batch)
+        self._train_rows = len(bank) - self._held_out
+        self._steps_per_epoch = self._train_rows // recipe.batch
+        self.total_steps = self._steps_per_epoch * recipe.epochs
+        self.step = 0
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The one checkpoint that a run keeps."""
+        return self._folder / "checkpoint.pt"
+
+    def resume(self) -> bool:
+        """Load the checkpoint if there is one.
+
+        Raises:
+            CheckpointError: it was written under another recipe.
+        """
+        if not self.checkpoint_path.exists():
+            return False
+        state = torch.load(self.checkpoint_path, weights_only=True)
+        if state["recipe"] != self._recipe.model_dump_json():
+            raise CheckpointError(f"{self.checkpoint_path} belongs to another recipe")
+        self.student.load_state_dict(state["student"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
+        return True
+
+    def train(self, until: int | None = None) -> None:
+        """Run to the end of the recipe, or to step `until`."""
+        end = min(self.total_steps, until if until is not None else self.total_steps)
+        running_loss, running_cosine = 0.0, 0.0
+        with tqdm(total=self.total_steps, initial=self.step, unit="step", desc=self._recipe.name) as bar:
+            for views, labels in _ahead(self._batches()):
+                if self.step >= end:
+                    break
+                loss, cosine = self._train_step(views, labels)
+                self.step += 1
+                running_loss += (loss - running_loss) / min(self.step, 50)
+                running_cosine += (cosine - running_cosine) / min(self.step, 50)
+                bar.update()
+                bar.set_postfix(loss=f"{running_loss:.4f}", cosine=f"{running_cosine:.4f}", refresh=False)
+                if self.step % self._recipe.checkpoint_every == 0 or self.step == end:
+                    self._log(running_loss, running_cosine)
+                    self._save()
+
+    def held_out_cosine(self) -> float:
+        """Mean cosine between student and teacher on the views that never train."""
+        cosines = []
+        self.student.eval()
+        with torch.no_grad():
+            for start in range(self._train_rows, len(self._bank), self._recipe.batch):
+                rows = slice(start, start + self._recipe.batch)
+                pixels, labels = self._tensors(np.asarray(self._bank.views[rows]), np.asarray(self._bank.labels[rows]))
+                with self._autocast():
+                    embedding = self.student(pixels)
+                cosines.append(torch.nn.functional.cosine_similarity(embedding.float(), labels, dim=1))
+        self.student.train()
+        return float(torch.cat(cosines).mean())
+
+    def _train_step(self, views: NDArray[np.uint8], labels: NDArray[np.float32]) -> tuple[float, float]:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.step, self.total_steps, self._recipe)
+        set_slope_factor(self.student, slope_factor_at(self.step, self.total_steps, self._recipe))
+        pixels, targets = self._tensors(views, labels)
+        with self._autocast():
+            loss, cosine = self._run(pixels, targets)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
+        self._optimizer.step()
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"loss is not finite at step {self.step}")
+        return loss.item(), cosine.item()
+
+    def _batches(self) -> Iterator[Batch]:
+        epoch, skip = divmod(self.step, self._steps_per_epoch)
+        while epoch < self._recipe.epochs:
+            yield from self._bank.batches(self._recipe.batch, epoch, self._recipe.seed, self._train_rows, skip)
+            epoch, skip = epoch + 1, 0
+
+    def _tensors(self, views: NDArray[np.uint8], labels: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        pixels = torch.from_numpy(to_network_input(views, Preprocessing()))
+        return pixels.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16)
+
+    def _log(self, loss: float, cosine: float) -> None:
+        path = self._folder / "log.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="") as stream:
+            writer = csv.writer(stream)
+            if fresh:
+                writer.writerow(["step", "loss", "cosine", "held_out_cosine", "slope_factor"])
+            slope = slope_factor_at(self.step, self.total_steps, self._recipe)
+            writer.writerow([self.step, f"{loss:.5f}", f"{cosine:.5f}", f"{self.held_out_cosine():.5f}", f"{slope:.3f}"])
+
+    def _save(self) -> None:
+        state = {
+            "recipe": self._recipe.model_dump_json(),
+            "student": self.student.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+        }
+        partial = self.checkpoint_path.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint_path)
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Read the next batch while the current one trains."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = pool.submit(next, batches, None)
+            yield batch

@@ -183,10 +183,28 @@ def space_id(weights_sha256: str, preprocessing: Preprocessing, dimension: int) 
     return "sf1-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class ImpostorScores(BaseModel):
+    """Cosines between pictures of different people, measured at export: the ground of every threshold.
+
+    Attributes:
+        mean: of the cosines.
+        std: of the cosines; the model takes them as normally distributed.
+        comparisons: how many were measured.
+        source: on which pictures.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float = Field(ge=-1, le=1)
+    std: float = Field(gt=0, le=1)
+    comparisons: int = Field(gt=0)
+    source: str
+
+
 class ModelManifest(BaseModel):
     """What a model file is: written beside it by `model_training`, checked before it is loaded.
 
-    An embedder carries `preprocessing`, `dimension` and `space_id`; a detector carries none of the three.
+    An embedder carries `preprocessing`, `dimension`, `space_id` and `impostor_scores`; a detector none of these.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -205,10 +223,11 @@ class ModelManifest(BaseModel):
     preprocessing: Preprocessing | None = None
     dimension: int | None = Field(default=None, ge=1, le=4096)
     space_id: str | None = None
+    impostor_scores: ImpostorScores | None = None
 
     @model_validator(mode="after")
     def _embedder_names_its_space(self) -> Self:
-        embedder_fields = (self.preprocessing, self.dimension, self.space_id)
+        embedder_fields = (self.preprocessing, self.dimension, self.space_id, self.impostor_scores)
         if self.role == "detector":
             if any(field is not None for field in embedder_fields):
                 raise ValueError("a detector has no embedding space")

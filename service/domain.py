@@ -85,11 +85,17 @@ class Person:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewFace:
-    """A face about to be stored: its id, unit embedding (d,) float32 and quality."""
+    """A face about to be stored.
+
+    Attributes:
+        embedding: (d,) float32 of unit length.
+        crop_digest: hash of the aligned crop, under which its embedding may be cached; empty when there was no crop.
+    """
 
     face_id: str
     embedding: NDArray[np.float32]
     quality: FaceQuality
+    crop_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +110,33 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What a deletion took away."""
+    """What a deletion took away.
+
+    Attributes:
+        crop_digests: of the faces that went, so that caches can forget them too.
+        revision: of the data folder after the deletion.
+    """
 
     persons: int
     faces: int
     index_entries: int
     revision: int
+    crop_digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An open-set answer: the person, or nobody, at the threshold that was used."""
+    """An open-set answer: the person, or nobody.
+
+    Attributes:
+        threshold: least cosine that was accepted.
+        fpir: chance that a stranger would be identified at this threshold and gallery size.
+    """
 
     identified: bool
     person_id: str | None
     threshold: float
+    fpir: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +280,12 @@ class StorageFull(DomainError):
     """The disk took no more; nothing of the request was stored."""
 
     code = "storage-full"
+
+
+class StorageUnusable(DomainError):
+    """The data folder is damaged, cannot be read or written, or was written by a newer release."""
+
+    code = "storage-unusable"
 
 
 class SpaceMismatch(DomainError):

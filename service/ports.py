@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Detection, Match, NewFace, Person, Removal
+from service.domain import Detection, FaceQuality, Match, NewFace, Person, Removal
 
 
 class Detector(Protocol):
@@ -17,6 +17,47 @@ class Detector(Protocol):
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
         """Faces in a (height, width, 3) uint8 BGR picture, most confident first, in its pixels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundFace:
+    """A face that was found, measured and cut out.
+
+    Attributes:
+        crop: (112, 112, 3) uint8, BGR, aligned by the contract.
+    """
+
+    detection: Detection
+    quality: FaceQuality
+    crop: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnalysedPicture:
+    """An upright picture's size in pixels and its faces, largest first.
+
+    Attributes:
+        faces_total: faces found, of which `faces` holds the first `max_faces`.
+        timings_ms: wall time of each stage.
+    """
+
+    width: int
+    height: int
+    faces: tuple[FoundFace, ...]
+    faces_total: int
+    timings_ms: Mapping[str, float]
+
+
+class PictureAnalyser(Protocol):
+    """Bytes of a picture to aligned faces, off the event loop, with a bounded number of pictures at a time."""
+
+    async def analyse(self, picture: bytes, *, max_faces: int) -> AnalysedPicture:
+        """Decode, detect, align and assess.
+
+        Raises:
+            ImageError: one of its kinds, when the bytes are not an acceptable picture.
+            Overloaded: too many pictures are waiting, or this one waited too long.
+        """
 
 
 class Embedder(Protocol):

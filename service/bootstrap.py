@@ -1,0 +1,121 @@
+"""The only wiring: settings in, a running service out."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.cache import NullCache, RedisCache
+from service.calibration import ImpostorCurve
+from service.contract import ContractError, read_manifest, sha256_of_file
+from service.domain import ServiceIdentity
+from service.gallery.embedded import EmbeddedGallery
+from service.identification import IdentificationService
+from service.ports import EmbeddingCache, Gallery
+from service.settings import Settings
+from service.telemetry import BATCH_SIZE
+from service.vision.analysis import ThreadedAnalyser
+from service.vision.detection import YuNetDetector
+from service.vision.embedding import BatchedEmbedder, OnnxNetwork
+from service.vision.imaging import ImageLimits
+from service.vision.quality import QualityGate
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What the outer levels may use."""
+
+    settings: Settings
+    identity: ServiceIdentity
+    service: IdentificationService
+    gallery: Gallery
+
+
+async def build(settings: Settings, stack: AsyncExitStack) -> Container:
+    """Open models, gallery and cache; `stack` closes them in reverse.
+
+    Raises:
+        ContractError: a model file is missing, damaged or of the wrong kind.
+        SpaceMismatch, FolderInUse: the data folder cannot be served.
+    """
+    network = await asyncio.to_thread(
+        OnnxNetwork, settings.embedder_path, threads=settings.embed_threads, providers=settings.providers
+    )
+    scores = network.manifest.impostor_scores
+    if scores is None:
+        raise ContractError(f"the manifest of {settings.embedder_path} states no impostor scores; export the model again")
+    detector = await asyncio.to_thread(
+        YuNetDetector,
+        settings.detector_path,
+        score_threshold=settings.detection_threshold,
+        max_side_px=settings.detection_max_side_px,
+        instances=settings.vision_workers,
+    )
+    # Opened before what uses it and so closed after: an enrolment in flight can still be stored.
+    gallery = await asyncio.to_thread(
+        EmbeddedGallery.open,
+        settings.data_dir,
+        space_id=network.space_id,
+        dimension=network.dimension,
+        max_pending=settings.max_pending_writes,
+    )
+    stack.push_async_callback(gallery.close)
+    cache = _cache(settings, network)
+    stack.push_async_callback(cache.close)
+    embedder = BatchedEmbedder(
+        network,
+        max_batch=settings.embed_max_batch,
+        max_pending=settings.embed_max_pending,
+        deadline_s=settings.queue_deadline_s,
+        workers=settings.embed_workers,
+        on_batch=BATCH_SIZE.observe,
+    )
+    stack.push_async_callback(embedder.close)
+    gate = QualityGate(min_detection_score=settings.detection_threshold)
+    analyser = ThreadedAnalyser(
+        detector,
+        limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.min_image_side_px),
+        gate=gate,
+        workers=settings.vision_workers,
+        max_pending=settings.vision_max_pending,
+        deadline_s=settings.queue_deadline_s,
+    )
+    stack.push_async_callback(analyser.close)
+    service = IdentificationService(
+        analyser,
+        embedder,
+        cache,
+        gallery,
+        ImpostorCurve(scores.mean, scores.std),
+        target_fpir=settings.target_fpir,
+        max_faces=settings.max_faces,
+        enforce_quality=settings.quality_gate == "standard",
+    )
+    identity = ServiceIdentity(
+        embedder=network.manifest.name,
+        detector=await asyncio.to_thread(_detector_name, settings.detector_path),
+        space_id=network.space_id,
+        dimension=network.dimension,
+    )
+    return Container(settings=settings, identity=identity, service=service, gallery=gallery)
+
+
+def _cache(settings: Settings, network: OnnxNetwork) -> EmbeddingCache:
+    if settings.redis_url is None:
+        return NullCache()
+    return RedisCache(
+        str(settings.redis_url),
+        space_id=network.space_id,
+        dimension=network.dimension,
+        timeout_s=settings.redis_timeout_s,
+        ttl_s=settings.redis_ttl_s,
+    )
+
+
+def _detector_name(path: Path) -> str:
+    """The manifest's name, or the file's name and hash for a detector that came without one."""
+    if path.with_suffix(".json").exists():
+        return read_manifest(path).name
+    return f"{path.stem}@{sha256_of_file(path)[:12]}"

@@ -1,0 +1,60 @@
+"""All settings, from the environment (`SHRINKFACE_...`) or a `.env` file. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, RedisDsn
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_MODELS = Path(__file__).parent / "models"
+
+
+class Settings(BaseSettings):
+    """Settings of one service process; every field has a default that suits one machine.
+
+    Sizes are in bytes or pixels, times in seconds, as the names say.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SHRINKFACE_", env_file=".env", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    data_dir: Path = Field(default=Path("shrinkface-data"), description="Folder of the enrolled galleries.")
+    default_gallery: str = "default"
+
+    embedder_path: Path = Field(default=_MODELS / "student.onnx", description="ONNX network, manifest beside it.")
+    detector_path: Path = Field(
+        default=_MODELS / "detector.onnx", description="The bundled detector, or the official YuNet ONNX file."
+    )
+    providers: list[str] = Field(default=["CPUExecutionProvider"], description="onnxruntime providers, in order.")
+    embed_threads: int = Field(default=1, ge=1, le=256, description="Threads of one run of the network.")
+    embed_workers: int = Field(default=1, ge=1, le=64, description="Runs of the network at the same time.")
+    embed_max_batch: int = Field(default=16, ge=1, le=1024)
+    embed_max_pending: int = Field(default=512, ge=1, description="Faces that may wait for the network.")
+    vision_workers: int = Field(default=2, ge=1, le=256, description="Pictures decoded and searched at once.")
+    vision_max_pending: int = Field(default=128, ge=1, description="Pictures that may wait for a worker.")
+    queue_deadline_s: float = Field(default=5.0, gt=0, description="How long anything may wait in a queue.")
+
+    detection_threshold: float = Field(default=0.6, gt=0, lt=1)
+    detection_max_side_px: int = Field(default=640, ge=64, le=4096, description="Larger pictures are searched scaled down.")
+    max_faces: int = Field(default=50, ge=1, le=1000, description="Faces that one picture may be answered for.")
+    quality_gate: Literal["standard", "off"] = "standard"
+
+    max_image_bytes: int = Field(default=20_000_000, ge=1)
+    max_image_pixels: int = Field(default=50_000_000, ge=1)
+    min_image_side_px: int = Field(default=16, ge=1)
+    max_body_bytes: int = Field(default=64_000_000, ge=1, description="Whole request body.")
+    max_images_per_request: int = Field(default=16, ge=1, le=64)
+    body_timeout_s: float = Field(default=30.0, gt=0, description="How long a request body may take to arrive.")
+
+    target_fpir: float = Field(default=0.01, gt=0, lt=1, description="Default false-positive identification rate.")
+    max_pending_writes: int = Field(default=1024, ge=1)
+
+    redis_url: RedisDsn | None = Field(default=None, description="Embedding cache; none unless set.")
+    redis_timeout_s: float = Field(default=0.05, gt=0, description="After this, a cached embedding counts as absent.")
+    redis_ttl_s: int = Field(default=3600, ge=1)

@@ -1,0 +1,1 @@
+"""Where enrolled faces are kept and searched."""

@@ -1,0 +1,286 @@
+"""The gallery that runs inside the service: SQLite holds the truth, an index in memory answers the searches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain import (
+    InvalidEmbedding,
+    InvalidRequest,
+    Match,
+    NewFace,
+    NotReady,
+    Overloaded,
+    Person,
+    Removal,
+    check_gallery_name,
+    check_person_id,
+)
+from service.gallery.index import FaceIndex, Hit
+from service.gallery.records import Enrolled, Enrolment, FaceRow, Forgotten
+from service.gallery.store import Store
+from service.gallery.vectors import STORED_DTYPE, checked_unit_rows, cosines
+from service.ports import Gallery, GallerySummary, SearchResult
+
+_R = TypeVar("_R")
+_MAX_FACE_ID = 128
+
+Progress = Callable[[int, int], None]
+
+
+class EmbeddedGallery(Gallery):
+    """`Gallery` on one data folder of one machine. See `open`.
+
+    Reads and searches run on a few threads of its own, changes on the store's writer. The writer changes the index
+    between commit and acknowledgement, so that the index follows the order of commits and needs no log of its own.
+    """
+
+    def __init__(self, store: Store, indexes: dict[str, FaceIndex], *, dimension: int, max_pending: int, threads: int):
+        self._store = store
+        self._indexes = indexes
+        self._dimension = dimension
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="gallery-reader")
+        self._places = threading.BoundedSemaphore(max_pending)
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        space_id: str,
+        dimension: int,
+        max_pending: int = 1024,
+        threads: int = 4,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Open a data folder, or begin one, and build the search indexes. Blocks; a million faces take seconds.
+
+        Args:
+            folder: made when it does not exist.
+            space_id: name of the embedding space that the model at hand makes.
+            dimension: length of its embeddings.
+            max_pending: changes that may wait to be stored, and likewise reads that may wait or run.
+            threads: how many reads and searches run at once.
+            progress: called now and then with the faces indexed so far and the faces in all.
+
+        Raises:
+            FolderInUse: another process owns the folder.
+            SpaceMismatch: the folder holds embeddings of another space.
+            StorageFull, StorageUnusable: the folder cannot be used; a damaged embedding is named.
+        """
+        store = Store(folder, space_id=space_id, dimension=dimension, max_pending=max_pending, max_readers=threads)
+        try:
+            indexes = _built_indexes(store, dimension, progress)
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, indexes, dimension=dimension, max_pending=max_pending, threads=threads)
+
+    async def enrol(
+        self,
+        gallery: str,
+        person_id: str,
+        name: str | None,
+        metadata: Mapping[str, Any],
+        faces: Sequence[NewFace],
+        *,
+        extend: bool = False,
+    ) -> Person:
+        """See `Gallery.enrol`.
+
+        A caller who is cancelled while the change waits has stored nothing; once it runs, all of it is stored.
+
+        Raises:
+            PersonExists, InvalidEmbedding, StorageFull: as in the protocol.
+            InvalidRequest: a name, id or metadata is not acceptable, a face id is taken, or a new person has no face.
+            Overloaded: too many changes wait.
+            NotReady: the gallery is closed.
+        """
+        self._check_open()
+        check_gallery_name(gallery)
+        check_person_id(person_id)
+        vectors = self._checked_faces(faces)
+        rows = [_face_row(face, vector) for face, vector in zip(faces, vectors, strict=True)]
+        new = Enrolment(gallery, person_id, _checked_text(name, "name"), _metadata_json(metadata), rows, extend)
+        publish = partial(self._publish_faces, [row.face_id for row in rows], vectors)
+        stored = self._store.enrol(new, publish=publish)
+        return await asyncio.wrap_future(stored)
+
+    async def forget_person(self, gallery: str, person_id: str) -> Removal:
+        """See `Gallery.forget_person`; also raises StorageFull, Overloaded, NotReady."""
+        self._check_open()
+        removed = self._store.forget(gallery, person_id, publish=self._publish_removal)
+        return await asyncio.wrap_future(removed)
+
+    async def search(self, gallery: str, probes: NDArray[np.float32], top_k: int) -> list[SearchResult]:
+        """See `Gallery.search`.
+
+        Raises:
+            InvalidEmbedding: a probe has the wrong length, is not finite or not of unit length.
+            InvalidRequest: `top_k` is under 1.
+            Overloaded, NotReady.
+        """
+        if top_k < 1:
+            raise InvalidRequest("top_k is at least 1", field="top_k")
+        rows = checked_unit_rows(probes, self._dimension)
+        return await self._read(lambda: self._search(gallery, rows, top_k))
+
+    async def similarities_to(self, gallery: str, person_id: str, probe: NDArray[np.float32]) -> list[Match]:
+        """See `Gallery.similarities_to`; also raises InvalidEmbedding, Overloaded, NotReady."""
+        if np.ndim(probe) != 1:
+            raise InvalidEmbedding("one probe is a vector")
+        rows = checked_unit_rows(probe[np.newaxis], self._dimension)
+        return await self._read(lambda: self._similarities(gallery, person_id, rows[0]))
+
+    async def galleries(self) -> list[GallerySummary]:
+        """See `Gallery.galleries`."""
+        return await self._read(self._store.galleries)
+
+    async def summary(self, gallery: str) -> GallerySummary:
+        """See `Gallery.summary`."""
+        return await self._read(lambda: self._store.summary(gallery))
+
+    async def persons(self, gallery: str, *, after: str | None, limit: int) -> list[Person]:
+        """See `Gallery.persons`; raises InvalidRequest for a limit under 1."""
+        if limit < 1:
+            raise InvalidRequest("limit is at least 1", field="limit")
+        _checked_text(after, "after")
+        return await self._read(lambda: self._store.persons(gallery, after=after, limit=limit))
+
+    async def person(self, gallery: str, person_id: str) -> Person:
+        """See `Gallery.person`."""
+        return await self._read(lambda: self._store.person(gallery, person_id))
+
+    async def close(self) -> None:
+        """See `Gallery.close`; closing twice does nothing."""
+        self._closed = True
+        await asyncio.to_thread(self._shut_down)
+
+    def _shut_down(self) -> None:
+        self._executor.shutdown()
+        self._store.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotReady("the gallery is closed")
+
+    async def _read(self, call: Callable[[], _R]) -> _R:
+        """Run `call` on a thread of the gallery's own. Raises Overloaded, NotReady."""
+        self._check_open()
+        if not self._places.acquire(blocking=False):
+            raise Overloaded("too many searches and reads wait")
+        try:
+            future: Future[_R] = self._executor.submit(call)
+        except RuntimeError as error:
+            self._places.release()
+            raise NotReady("the gallery is closed") from error
+        # Not when the caller stops waiting: a cancelled caller's call may still be running.
+        future.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(future)
+
+    def _checked_faces(self, faces: Sequence[NewFace]) -> NDArray[np.float32]:
+        if not faces:
+            return np.empty((0, self._dimension), dtype=np.float32)
+        if any(np.shape(face.embedding) != (self._dimension,) for face in faces):
+            raise InvalidEmbedding(f"an embedding has {self._dimension} values here", dimension=self._dimension)
+        return checked_unit_rows(np.stack([face.embedding for face in faces]), self._dimension)
+
+    def _publish_faces(self, face_ids: list[str], vectors: NDArray[np.float32], stored: Enrolled) -> Person:
+        """On the writer's thread, after the commit."""
+        index = self._indexes.get(stored.person.gallery)
+        if index is None:
+            index = self._indexes[stored.person.gallery] = FaceIndex(self._dimension)
+        index.add(stored.face_keys, np.full(len(face_ids), stored.person_key, dtype=np.int64), face_ids, vectors)
+        return stored.person
+
+    def _publish_removal(self, forgotten: Forgotten) -> Removal:
+        """On the writer's thread, after the commit."""
+        entries = self._indexes[forgotten.gallery].remove(forgotten.face_keys)
+        return Removal(persons=1, faces=len(forgotten.face_keys), index_entries=entries, revision=forgotten.revision)
+
+    def _search(self, gallery: str, probes: NDArray[np.float32], top_k: int) -> list[SearchResult]:
+        index = self._indexes.get(gallery)
+        if index is None:
+            return [SearchResult((), 0) for _ in probes]
+        wanted = top_k
+        while True:
+            found, size = index.search(probes, wanted)
+            names = self._store.names_of({hit.person for hits in found for hit in hits})
+            kept = [[hit for hit in hits if hit.person in names][:top_k] for hits in found]
+            # A person whose deletion is committed but not yet in the index has no name any more. Nobody else may be
+            # crowded out by them, so look deeper until the places are filled or nobody is left.
+            if all(len(row) == top_k or len(hits) < wanted for row, hits in zip(kept, found, strict=True)):
+                return [SearchResult(tuple(_match(hit, names) for hit in row), size) for row in kept]
+            wanted += len({hit.person for hits in found for hit in hits} - names.keys())
+
+    def _similarities(self, gallery: str, person_id: str, probe: NDArray[np.float32]) -> list[Match]:
+        name, faces = self._store.faces_of(gallery, person_id)
+        scores = cosines(faces.embeddings, probe).tolist()
+        matches = [
+            Match(person_id, face_id, score, name) for face_id, score in zip(faces.face_ids, scores, strict=True)
+        ]
+        return sorted(matches, key=lambda match: (-match.similarity, match.face_id))
+
+
+def _built_indexes(store: Store, dimension: int, progress: Progress | None) -> dict[str, FaceIndex]:
+    indexes = {summary.name: FaceIndex(dimension, capacity=summary.faces) for summary in store.galleries()}
+    total = sum(summary.faces for summary in store.galleries())
+    names = store.gallery_names()
+    done = 0
+    for faces in store.stored_faces():
+        for gallery_key in np.unique(faces.gallery_keys).tolist():
+            chosen = np.flatnonzero(faces.gallery_keys == gallery_key)
+            indexes[names[gallery_key]].add(
+                faces.face_keys[chosen],
+                faces.person_keys[chosen],
+                [faces.face_ids[row] for row in chosen.tolist()],
+                faces.embeddings[chosen],
+            )
+        done += len(faces.face_ids)
+        if progress is not None:
+            progress(done, total)
+    return indexes
+
+
+def _match(hit: Hit, names: Mapping[int, tuple[str, str | None]]) -> Match:
+    person_id, name = names[hit.person]
+    return Match(person_id=person_id, face_id=hit.face_id, similarity=hit.similarity, name=name)
+
+
+def _face_row(face: NewFace, vector: NDArray[np.float32]) -> FaceRow:
+    if not face.face_id or len(face.face_id) > _MAX_FACE_ID:
+        raise InvalidRequest(f"a face id has 1 to {_MAX_FACE_ID} characters", field="face_id")
+    _checked_text(face.face_id, "face_id")
+    return FaceRow(
+        face_id=face.face_id,
+        embedding=vector.astype(STORED_DTYPE, copy=False).tobytes(),
+        quality=json.dumps(asdict(face.quality)),
+    )
+
+
+def _checked_text(text: str | None, field: str) -> str | None:
+    # A lone surrogate, which JSON can spell, is no character and cannot be stored.
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the {field} is not valid Unicode", field=field) from error
+    return text
+
+
+def _metadata_json(metadata: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest("the metadata cannot be written as JSON", field="metadata") from error

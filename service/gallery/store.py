@@ -1,0 +1,246 @@
+"""The truth about who is enrolled: SQLite, written by one thread, read by several."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain import NotReady, Person, StorageUnusable
+from service.gallery import records
+from service.gallery.folder import FolderLock, sync_folder
+from service.gallery.records import Enrolled, Enrolment, Forgotten
+from service.gallery.schema import as_domain_error, open_reader, open_writer
+from service.gallery.vectors import STORED_DTYPE, not_unit
+from service.gallery.writer import GroupCommitter
+from service.ports import GallerySummary
+
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredFaces:
+    """Faces as they lie in the store, in the order of their keys.
+
+    Attributes:
+        gallery_keys, face_keys, person_keys: (n,) int64.
+        face_ids: n ids.
+        embeddings: (n, d) float32, unit length.
+    """
+
+    gallery_keys: NDArray[np.int64]
+    face_keys: NDArray[np.int64]
+    person_keys: NDArray[np.int64]
+    face_ids: list[str]
+    embeddings: NDArray[np.float32]
+
+
+class Store:
+    """An open data folder. Changes are queued and come back as futures; reads block and may run in any thread.
+
+    Args:
+        folder: made when it does not exist; one process at a time.
+        space_id, dimension: the embedding space that the folder holds or is to hold.
+        max_pending: changes that may wait to be written.
+        max_readers: connections that may read at once; further readers wait.
+
+    Raises:
+        FolderInUse, SpaceMismatch, StorageFull, StorageUnusable.
+    """
+
+    def __init__(
+        self, folder: Path, *, space_id: str, dimension: int, max_pending: int = 1024, max_readers: int = 4
+    ) -> None:
+        self._dimension = dimension
+        with ExitStack() as undo:
+            lock = undo.enter_context(FolderLock(folder))
+            connection = open_writer(folder, space_id=space_id, dimension=dimension)
+            undo.callback(connection.close)
+            sync_folder(folder)
+            self._readers = _ReaderPool(folder, max_readers)
+            self.writer = GroupCommitter(connection, max_pending=max_pending)
+            undo.pop_all()
+        self._lock, self._connection = lock, connection
+        self._closing = threading.Lock()
+
+    def enrol(self, new: Enrolment, *, publish: Callable[[Enrolled], _R]) -> Future[_R]:
+        """Queue an enrolment. See `Gallery.enrol` and `GroupCommitter.submit`."""
+        return self.writer.submit(lambda connection: records.enrol(connection, new), publish)
+
+    def forget(self, gallery: str, person_id: str, *, publish: Callable[[Forgotten], _R]) -> Future[_R]:
+        """Queue the deletion of a person. See `Gallery.forget_person` and `GroupCommitter.submit`."""
+        return self.writer.submit(
+            lambda connection: records.forget(connection, gallery, person_id), publish, erases=True
+        )
+
+    def galleries(self) -> list[GallerySummary]:
+        """All galleries, by name."""
+        with self._readers.connection() as connection:
+            rows = connection.execute("SELECT name, persons, faces, revision FROM galleries ORDER BY name")
+            return [GallerySummary(*row) for row in rows]
+
+    def gallery_names(self) -> dict[int, str]:
+        """Names of the galleries by key."""
+        with self._readers.connection() as connection:
+            return dict(connection.execute("SELECT gallery_key, name FROM galleries"))
+
+    def summary(self, gallery: str) -> GallerySummary:
+        """One gallery. Raises GalleryNotFound."""
+        with self._readers.connection() as connection:
+            row = connection.execute(
+                "SELECT name, persons, faces, revision FROM galleries WHERE name = ?", (gallery,)
+            ).fetchone()
+        if row is None:
+            raise records.no_such_gallery(gallery)
+        return GallerySummary(*row)
+
+    def person(self, gallery: str, person_id: str) -> Person:
+        """One person. Raises GalleryNotFound, PersonNotFound."""
+        with self._readers.connection() as connection:
+            gallery_key = records.key_of_gallery(connection, gallery)
+            return records.person_of_key(
+                connection, gallery, records.key_of_person(connection, gallery_key, gallery, person_id)
+            )
+
+    def persons(self, gallery: str, *, after: str | None, limit: int) -> list[Person]:
+        """Up to `limit` persons by id, behind `after`. Raises GalleryNotFound."""
+        with self._readers.connection() as connection:
+            gallery_key = records.key_of_gallery(connection, gallery)
+            rows = connection.execute(
+                "SELECT person_key, person_id, name, metadata, created_at_us FROM persons "
+                "WHERE gallery_key = ? AND person_id > ? ORDER BY person_id LIMIT ?",
+                (gallery_key, after or "", limit),
+            ).fetchall()
+            return records.persons_of_rows(connection, gallery, rows)
+
+    def names_of(self, person_keys: Collection[int]) -> dict[int, tuple[str, str | None]]:
+        """Id and name by key, for those of the persons who are still enrolled."""
+        with self._readers.connection() as connection:
+            rows = connection.execute(
+                "SELECT person_key, person_id, name FROM persons WHERE person_key IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(person_keys)),),
+            )
+            return {key: (person_id, name) for key, person_id, name in rows}
+
+    def faces_of(self, gallery: str, person_id: str) -> tuple[str | None, StoredFaces]:
+        """A person's name and faces. Raises GalleryNotFound, PersonNotFound, StorageUnusable."""
+        with self._readers.connection() as connection:
+            gallery_key = records.key_of_gallery(connection, gallery)
+            person_key = records.key_of_person(connection, gallery_key, gallery, person_id)
+            (name,) = connection.execute("SELECT name FROM persons WHERE person_key = ?", (person_key,)).fetchone()
+            rows = connection.execute(
+                "SELECT gallery_key, face_key, person_key, face_id, vector FROM faces "
+                "LEFT JOIN embeddings USING (face_key) WHERE person_key = ? ORDER BY face_key",
+                (person_key,),
+            ).fetchall()
+        return name, self._decoded(rows)
+
+    def stored_faces(self, *, chunk: int = 8_192) -> Iterator[StoredFaces]:
+        """Every face of every gallery, `chunk` at a time.
+
+        Raises:
+            StorageUnusable: an embedding is missing, has the wrong length, is not finite or not of unit length; the
+                message names gallery and face.
+        """
+        last = -1
+        while True:
+            with self._readers.connection() as connection:
+                rows = connection.execute(
+                    "SELECT gallery_key, face_key, person_key, face_id, vector FROM faces "
+                    "LEFT JOIN embeddings USING (face_key) WHERE face_key > ? ORDER BY face_key LIMIT ?",
+                    (last, chunk),
+                ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][1]
+            yield self._decoded(rows)
+
+    def close(self) -> None:
+        """Finish queued changes and let go of the folder; closing twice does nothing."""
+        with self._closing:
+            self.writer.close()
+            # Readers first: the connection that closes last carries the log into the database and removes it.
+            self._readers.close()
+            self._connection.close()
+            self._lock.release()
+
+    def _decoded(self, rows: list[tuple[int, int, int, str, bytes]]) -> StoredFaces:
+        if not rows:
+            none, width = np.empty(0, dtype=np.int64), self._dimension
+            return StoredFaces(none, none, none, [], np.empty((0, width), dtype=np.float32))
+        gallery_keys, face_keys, person_keys, face_ids, blobs = zip(*rows, strict=True)
+        size = self._dimension * STORED_DTYPE.itemsize
+        # One comparison for the whole chunk; only a chunk with a fault is looked through.
+        if {(type(blob), len(blob) if blob is not None else 0) for blob in blobs} != {(bytes, size)}:
+            wrong = next(i for i, blob in enumerate(blobs) if not isinstance(blob, bytes) or len(blob) != size)
+            raise self._damaged(gallery_keys[wrong], face_ids[wrong], f"is not {size} bytes long")
+        stored = np.frombuffer(b"".join(blobs), dtype=STORED_DTYPE).reshape(-1, self._dimension)
+        embeddings = stored.astype(np.float32, copy=False)
+        faulty = not_unit(embeddings)
+        if len(faulty):
+            raise self._damaged(gallery_keys[faulty[0]], face_ids[faulty[0]], "is not a finite vector of unit length")
+        return StoredFaces(
+            np.array(gallery_keys, dtype=np.int64),
+            np.array(face_keys, dtype=np.int64),
+            np.array(person_keys, dtype=np.int64),
+            list(face_ids),
+            embeddings,
+        )
+
+    def _damaged(self, gallery_key: int, face_id: str, what: str) -> StorageUnusable:
+        gallery = self.gallery_names().get(gallery_key, f"number {gallery_key}")
+        return StorageUnusable(
+            f"the database is damaged: the embedding of face {face_id} in gallery {gallery} {what}. "
+            "Restore the folder from a backup, or enrol again from the pictures into a new one.",
+            gallery=gallery,
+            face_id=face_id,
+        )
+
+
+class _ReaderPool:
+    """Read-only connections, made when first needed, each used by one thread at a time within one snapshot."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._folder = folder
+        self._free = threading.BoundedSemaphore(size)
+        self._idle: list[sqlite3.Connection] = []
+        self._size = size
+        self._closed = False
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection within a read transaction. Raises NotReady when the pool is closed."""
+        with self._free:
+            if self._closed:
+                raise NotReady("the gallery is closed")
+            try:
+                connection = self._idle.pop() if self._idle else open_reader(self._folder)
+            except sqlite3.Error as error:
+                raise as_domain_error(error) from error
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            except sqlite3.Error as error:
+                raise as_domain_error(error) from error
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._idle.append(connection)
+
+    def close(self) -> None:
+        """Wait for readers and close their connections; closing twice does nothing."""
+        self._closed = True
+        for _ in range(self._size):
+            self._free.acquire()
+        while self._idle:
+            self._idle.pop().close()
+        self._free.release(self._size)

@@ -1,0 +1,117 @@
+"""Stored canvases: drawing one costs as much as a training step on it, so each is drawn once and seen often."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model_training.data import DataError
+from model_training.detector.canvases import MAX_ROWS, CanvasPainter, Image
+from model_training.detector.geometry import ROW_COLUMNS, Rows, mirror_rows
+
+
+class CanvasBank:
+    """Canvases and their labels in two memory-mapped arrays.
+
+    Attributes:
+        canvases: (n, side, side, 3) uint8, BGR.
+        rows: (n, 24, 15) float32, see `geometry.ROW_COLUMNS`.
+
+    Raises:
+        DataError: the folder is missing or was not drawn to the end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            drawn = int(json.loads((folder / "bank.json").read_text())["drawn"])
+            self.canvases: Image = np.load(folder / "canvases.npy", mmap_mode="r", allow_pickle=False)
+            self.rows: Rows = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{folder} holds no canvases") from error
+        if drawn != len(self.canvases):
+            raise DataError(f"{folder}: {drawn} of {len(self.canvases)} canvases are drawn; draw again to go on")
+
+    def __len__(self) -> int:
+        return len(self.canvases)
+
+    @property
+    def side_px(self) -> int:
+        """Side of the square canvases."""
+        return int(self.canvases.shape[1])
+
+    def batch(self, index: int, size: int, seed: int) -> tuple[Image, NDArray[np.float32]]:
+        """Batch number `index` of an endless shuffled sequence; it depends on the arguments alone.
+
+        Every epoch has another order and mirrors another half of the canvases.
+
+        Returns:
+            (size, side, side, 3) uint8 and (size, 24, 15) float32.
+
+        Raises:
+            DataError: the bank holds fewer canvases than a batch.
+        """
+        per_epoch = len(self) // size
+        if not per_epoch:
+            raise DataError(f"a bank of {len(self)} canvases cannot fill a batch of {size}")
+        epoch, position = divmod(index, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(len(self))
+        # Sorted reads keep a memory map sequential; the order within a batch means nothing.
+        chosen = np.sort(order[position * size : (position + 1) * size])
+        canvases, rows = np.array(self.canvases[chosen]), np.array(self.rows[chosen])
+        mirrored = np.random.default_rng([seed, epoch, position]).random(size) < 0.5
+        canvases[mirrored] = canvases[mirrored][:, :, ::-1]
+        rows[mirrored] = mirror_rows(rows[mirrored], self.side_px)
+        return canvases, rows
+
+
+def draw_canvases(painter: CanvasPainter, out: Path, *, count: int, seed: int, threads: int = 2) -> None:
+    """Draw canvases into a folder; canvas `i` depends on `seed` and `i` alone, so an interrupted run goes on.
+
+    Raises:
+        DataError: the folder holds canvases of another recipe.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    state_path, recipe = out / "bank.json", {"seed": seed, "count": count, "side_px": painter.side_px}
+    start = 0
+    if state_path.exists():
+        state = json.loads(state_path.read_text())
+        if {key: state.get(key) for key in recipe} != recipe:
+            raise DataError(f"{out} holds canvases of another recipe")
+        start = int(state["drawn"])
+    if start == count:
+        return
+    mode, side = ("r+" if start else "w+"), painter.side_px
+    canvases = np.lib.format.open_memmap(out / "canvases.npy", mode, np.uint8, (count, side, side, 3))
+    rows = np.lib.format.open_memmap(out / "rows.npy", mode, np.float32, (count, MAX_ROWS, ROW_COLUMNS))
+
+    def draw(index: int) -> None:
+        canvases[index], rows[index] = painter.draw(np.random.default_rng([seed, index]))
+
+    block = 256
+    with tqdm(total=count, initial=start, unit="canvas", desc="drawing") as bar, ThreadPoolExecutor(threads) as pool:
+        for first in range(start, count, block):
+            last = min(first + block, count)
+            for _ in pool.map(draw, range(first, last)):
+                bar.update()
+            canvases.flush()
+            rows.flush()
+            state_path.write_text(json.dumps({**recipe, "drawn": last}))
+
+
+def prefetched(
+    bank: CanvasBank, first: int, last: int, size: int, seed: int
+) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+    """Batches `first` to `last` (exclusive) of a bank, each read while the one before it trains."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(bank.batch, first, size, seed) if first < last else None
+        for index in range(first, last):
+            assert upcoming is not None
+            current = upcoming.result()
+            upcoming = pool.submit(bank.batch, index + 1, size, seed) if index + 1 < last else None
+            yield current

@@ -1,0 +1,235 @@
+"""How a detector compares with its teacher, through the very code that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model_training.data import DataError
+from model_training.detector.labels import LABEL_SCORE_THRESHOLD, Faces, box_iou, detected_faces
+from service.vision.detection import YuNetDetector
+
+SCORE_THRESHOLD = 0.6
+
+# Low enough that the best-scoring mistake on a faceless photo is reported rather than hidden.
+_FACELESS_FLOOR = 0.02
+_FACELESS_SIDES_PX = (160, 240, 320, 480, 640)
+_FOUND_IOU = 0.5
+# What overlaps even a doubtful face of the teacher this much is no false alarm.
+_EXCUSED_IOU = 0.3
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TeacherComparison:
+    """A detector against its teacher on pictures with faces, both at score 0.6.
+
+    Attributes:
+        pictures: in which the teacher sees a face.
+        main_face_found: share where the teacher's largest face is found with IoU at least 0.5.
+        main_face_iou: mean IoU of those found.
+        landmark_error: mean distance of their landmarks, relative to the teacher's eye distance.
+        landmark_error_p95: its 95th percentile over pictures.
+        recall: share of all the teacher's faces that is found with IoU at least 0.5.
+        small_face_recall: the same for faces whose side is under 24 pixels.
+        false_alarms_per_picture: detections that overlap no face of the teacher's, not even one at score 0.3.
+    """
+
+    pictures: int
+    main_face_found: float
+    main_face_iou: float
+    landmark_error: float
+    landmark_error_p95: float
+    recall: float
+    small_face_recall: float
+    false_alarms_per_picture: float
+
+    def rounded(self) -> dict[str, float]:
+        """As plain numbers for a manifest."""
+        return {name: round(value, 5) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class _Picture:
+    main_iou: float
+    landmark_error: float
+    found: NDArray[np.bool_]
+    sides_px: NDArray[np.float32]
+    false_alarms: int
+
+
+def landmark_error(found: Faces, expected: Faces) -> float:
+    """Mean distance of five landmarks relative to the expected eye distance, of two rows of (15,) float32."""
+    points, wanted = found[4:14].reshape(5, 2), expected[4:14].reshape(5, 2)
+    eyes = max(float(np.linalg.norm(wanted[1] - wanted[0])), 1.0)
+    return float(np.linalg.norm(points - wanted, axis=1).mean()) / eyes
+
+
+def compare_faces(found: Faces, expected: Faces) -> _Picture | None:
+    """One picture's share in a comparison; None where the teacher is sure of no face.
+
+    Args:
+        found: (n, 15) float32, the detector's faces.
+        expected: (m, 15) float32, the teacher's, doubtful ones included.
+    """
+    sure = expected[expected[:, 14] >= SCORE_THRESHOLD]
+    if not len(sure):
+        return None
+    areas = (sure[:, 2:4] - sure[:, :2]).prod(axis=1)
+    main = int(areas.argmax())
+    if not len(found):
+        return _Picture(0.0, np.nan, np.zeros(len(sure), dtype=bool), np.sqrt(areas), 0)
+    overlap = box_iou(sure, found)
+    mate = int(overlap[main].argmax())
+    excused = box_iou(expected, found).max(axis=0) >= _EXCUSED_IOU
+    return _Picture(
+        main_iou=float(overlap[main, mate]),
+        landmark_error=landmark_error(found[mate], sure[main]),
+        found=overlap.max(axis=1) >= _FOUND_IOU,
+        sides_px=np.sqrt(areas),
+        false_alarms=int((~excused).sum()),
+    )
+
+
+def compare_with_teacher(
+    detector: YuNetDetector, teacher: YuNetDetector, pictures: Sequence[Path], *, threads: int = 2
+) -> TeacherComparison:
+    """Run both over pictures.
+
+    Args:
+        detector: at score threshold 0.6.
+        teacher: at 0.3, so that its doubtful faces are known too.
+        pictures: files.
+        threads: pictures at a time.
+
+    Raises:
+        DataError: the teacher sees no face in any of them.
+    """
+
+    def compare(path: Path) -> _Picture | None:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise DataError(f"{path} cannot be read")
+        picture = np.asarray(image, dtype=np.uint8)
+        return compare_faces(detected_faces(detector, picture), detected_faces(teacher, picture))
+
+    with ThreadPoolExecutor(threads) as pool:
+        answers = list(tqdm(pool.map(compare, pictures), total=len(pictures), unit="picture", desc="comparing"))
+    return summarise(answer for answer in answers if answer is not None)
+
+
+def summarise(pictures: Iterable[_Picture]) -> TeacherComparison:
+    """Figures over pictures.
+
+    Raises:
+        DataError: there are none.
+    """
+    answers = list(pictures)
+    if not answers:
+        raise DataError("the teacher sees no face in any picture")
+    overlap = np.array([answer.main_iou for answer in answers])
+    hit = overlap >= _FOUND_IOU
+    errors = np.array([answer.landmark_error for answer in answers])[hit]
+    found = np.concatenate([answer.found for answer in answers])
+    small = np.concatenate([answer.sides_px for answer in answers]) < 24
+    return TeacherComparison(
+        pictures=len(answers),
+        main_face_found=float(hit.mean()),
+        main_face_iou=float(overlap[hit].mean()) if hit.any() else 0.0,
+        landmark_error=float(errors.mean()) if hit.any() else 1.0,
+        landmark_error_p95=float(np.percentile(errors, 95)) if hit.any() else 1.0,
+        recall=float(found.mean()),
+        small_face_recall=float(found[small].mean()) if small.any() else 1.0,
+        false_alarms_per_picture=float(np.mean([answer.false_alarms for answer in answers])),
+    )
+
+
+def sample_photos_without_faces() -> dict[str, Image]:
+    """The two sample photos of scikit-learn, BGR by name; empty where it is not installed."""
+    try:
+        from sklearn.datasets import load_sample_images  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        return {}
+    samples = load_sample_images()
+    return {
+        Path(name).name: np.ascontiguousarray(image[..., ::-1])
+        for name, image in zip(samples.filenames, samples.images, strict=True)
+    }
+
+
+def sample_photos_with_faces() -> dict[str, Image]:
+    """The public-domain portraits of scikit-image and matplotlib, BGR by name; those not installed are missing."""
+    photos: dict[str, Image] = {}
+    try:
+        from skimage.data import astronaut  # noqa: PLC0415 - an optional extra
+
+        photos["astronaut"] = np.ascontiguousarray(astronaut()[..., ::-1])
+    except ImportError:
+        pass
+    try:
+        from matplotlib.cbook import get_sample_data  # noqa: PLC0415 - an optional extra
+
+        portrait = cv2.imread(str(get_sample_data("grace_hopper.jpg", asfileobj=False)), cv2.IMREAD_COLOR)
+        photos["grace_hopper"] = np.asarray(portrait, dtype=np.uint8)
+    except ImportError:
+        pass
+    return photos
+
+
+def highest_faceless_score(open_detector: Callable[[float], YuNetDetector], photos: Iterable[Image]) -> float:
+    """The detector's most confident mistake on photos without a face, at several sizes and mirrored.
+
+    Args:
+        open_detector: opens the detector at a score threshold.
+        photos: (height, width, 3) uint8, BGR.
+    """
+    detector = open_detector(_FACELESS_FLOOR)
+    best = 0.0
+    for photo in photos:
+        for side in _FACELESS_SIDES_PX:
+            scale = side / max(photo.shape[:2])
+            resized = np.asarray(
+                cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8
+            )
+            for view in (resized, np.ascontiguousarray(resized[:, ::-1])):
+                best = max([best, *(face.score for face in detector.detect(view))])
+    return best
+
+
+def changed_portraits(photo: Image) -> dict[str, Image]:
+    """A portrait and what the demo does to it, by name."""
+    height, width = photo.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 10, 1.0)
+    return {
+        "as it is": photo,
+        "mirrored": np.ascontiguousarray(photo[:, ::-1]),
+        "half size": np.asarray(cv2.resize(photo, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), dtype=np.uint8),
+        "turned 10 degrees": np.asarray(cv2.warpAffine(photo, turn, (width, height)), dtype=np.uint8),
+        "darker": np.asarray(cv2.convertScaleAbs(photo, alpha=0.5), dtype=np.uint8),
+    }
+
+
+def portrait_error(detector: YuNetDetector, teacher: YuNetDetector, photo: Image) -> float | None:
+    """Landmark error of the main face relative to the eye distance; None where it is not found."""
+    answer = compare_faces(detected_faces(detector, photo), detected_faces(teacher, photo))
+    if answer is None or answer.main_iou < _FOUND_IOU:
+        return None
+    return round(answer.landmark_error, 5)
+
+
+def open_at(model: Path, threshold: float) -> YuNetDetector:
+    """A detector as the service opens it, at another score threshold."""
+    return YuNetDetector(model, score_threshold=threshold)
+
+
+def open_teacher(model: Path) -> YuNetDetector:
+    """The teacher, at the threshold where its doubtful faces show."""
+    return YuNetDetector(model, score_threshold=LABEL_SCORE_THRESHOLD)

@@ -1,0 +1,199 @@
+"""The detector's training loop: one process, bfloat16 autocast, exact resume. It never sees a benchmark."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from model_training.detector.assignment import assign
+from model_training.detector.bank import CanvasBank, prefetched
+from model_training.detector.canvases import Image
+from model_training.detector.losses import DetectorObjective
+from model_training.detector.network import FaceNetwork
+from model_training.detector.recipe import DetectorRecipe
+from model_training.trainer import CheckpointError
+
+TERMS = ("score", "box", "landmark", "landmark_error")
+
+_LOG_COLUMNS = ["step", "minutes", "learning_rate", *TERMS, *(f"held_out_{term}" for term in TERMS)]
+_CLIP_NORM = 10.0
+
+
+def learning_rate_at(step: int, recipe: DetectorRecipe) -> float:
+    """Linear warm-up, then half a cosine down to 1 % of the peak."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def to_tensors(canvases: Image, rows: NDArray[np.float32]) -> tuple[Tensor, ...]:
+    """A batch as `DetectorObjective` takes it, from (n, side, side, 3) uint8 and (n, faces, 15) float32."""
+    pixels = torch.from_numpy(canvases).permute(0, 3, 1, 2).float()
+    targets = assign(torch.from_numpy(rows), canvases.shape[1], canvases.shape[2])
+    return pixels, targets.positive, targets.negative, targets.boxes, targets.landmarks
+
+
+class DetectorTrainer:
+    """Trains a detector from two banks of canvases.
+
+    Args:
+        recipe: how.
+        small: canvases of most steps.
+        large: canvases of every `recipe.large_every`-th step.
+        held_out: canvases of pictures that never train, of the small side; only reported.
+        folder: where the checkpoint and `log.csv` go.
+        compiled: run through torch.compile; measured on CPU it takes a minute to start and is no faster in bfloat16.
+    """
+
+    def __init__(
+        self,
+        recipe: DetectorRecipe,
+        small: CanvasBank,
+        large: CanvasBank,
+        held_out: CanvasBank,
+        folder: Path,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self._recipe = recipe
+        self._small, self._large, self._held_out = small, large, held_out
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.network = FaceNetwork(recipe.width).to(memory_format=torch.channels_last)
+        self._objectives = {
+            side: DetectorObjective(self.network, side, recipe.landmark_weight)
+            for side in {small.side_px, large.side_px, held_out.side_px}
+        }
+        self._run = {
+            side: torch.compile(objective, dynamic=False) if compiled else objective
+            for side, objective in self._objectives.items()
+        }
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+        )
+        self.step = 0
+        self.seconds = 0.0
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The one checkpoint that a run keeps."""
+        return self._folder / "checkpoint.pt"
+
+    def resume(self) -> bool:
+        """Load the checkpoint if there is one.
+
+        Raises:
+            CheckpointError: it was written under another recipe.
+        """
+        if not self.checkpoint_path.exists():
+            return False
+        state = torch.load(self.checkpoint_path, weights_only=True)
+        if state["recipe"] != self._recipe.model_dump_json():
+            raise CheckpointError(f"{self.checkpoint_path} belongs to another recipe")
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        return True
+
+    def train(self, until: int | None = None) -> None:
+        """Run to the end of the recipe, or to step `until`.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        end = min(self._recipe.steps, until if until is not None else self._recipe.steps)
+        running = np.zeros(len(TERMS))
+        self.network.train()
+        since, started = 0, time.monotonic()
+        with tqdm(total=self._recipe.steps, initial=self.step, unit="step", desc=self._recipe.name) as bar:
+            for canvases, rows in self._batches(end):
+                terms = self._train_step(canvases, rows)
+                self.step += 1
+                since += 1
+                running += (terms - running) / min(since, 50)
+                bar.update()
+                bar.set_postfix({name: f"{v:.4f}" for name, v in zip(TERMS, running, strict=True)}, refresh=False)
+                if self.step % self._recipe.checkpoint_every == 0 or self.step == end:
+                    self.seconds += time.monotonic() - started
+                    self._log(running)
+                    self._save()
+                    started = time.monotonic()
+
+    def held_out_terms(self) -> NDArray[np.float64]:
+        """Mean of the loss terms, in the order of `TERMS`, on canvases of pictures that never train."""
+        size = min(self._recipe.small.batch, len(self._held_out))
+        objective = self._objectives[self._held_out.side_px]
+        sums = np.zeros(len(TERMS))
+        self.network.eval()
+        with torch.no_grad(), self._autocast():
+            batches = len(self._held_out) // size
+            for index in range(batches):
+                rows = slice(index * size, (index + 1) * size)
+                batch = to_tensors(np.array(self._held_out.canvases[rows]), np.array(self._held_out.rows[rows]))
+                sums += objective(*batch).double().numpy()
+        self.network.train()
+        return sums / batches
+
+    def _batches(self, end: int) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+        """Batches from the current step on; each step's batch depends on the recipe and the step alone."""
+        recipe, every = self._recipe, self._recipe.large_every
+        large_first, large_last = self.step // every, end // every
+        large = prefetched(self._large, large_first, large_last, recipe.large.batch, recipe.seed)
+        small = prefetched(self._small, self.step - large_first, end - large_last, recipe.small.batch, recipe.seed)
+        for step in range(self.step, end):
+            yield next(large if step % every == every - 1 else small)
+
+    def _train_step(self, canvases: Image, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.step, self._recipe)
+        batch = to_tensors(canvases, rows)
+        with self._autocast():
+            terms = self._run[canvases.shape[1]](*batch)
+        loss = terms[:3].sum()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"loss is not finite at step {self.step}")
+        self._optimizer.step()
+        return np.asarray(terms.detach().double().numpy())
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16)
+
+    def _log(self, running: NDArray[np.float64]) -> None:
+        path = self._folder / "log.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="") as stream:
+            writer = csv.writer(stream)
+            if fresh:
+                writer.writerow(_LOG_COLUMNS)
+            rate = learning_rate_at(self.step, self._recipe)
+            values = [f"{value:.5f}" for value in (*running, *self.held_out_terms())]
+            writer.writerow([self.step, f"{self.seconds / 60:.2f}", f"{rate:.6f}", *values])
+
+    def _save(self) -> None:
+        state = {
+            "recipe": self._recipe.model_dump_json(),
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        partial = self.checkpoint_path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint_path)

@@ -1,0 +1,223 @@
+"""Labels, canvases, losses and the loop, on pictures small enough for a unit test."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from model_training.data import DataError
+from model_training.detector import evaluation
+from model_training.detector.bank import CanvasBank, draw_canvases
+from model_training.detector.canvases import MAX_ROWS, CanvasPainter
+from model_training.detector.geometry import Kind
+from model_training.detector.labels import (
+    LabelledPicture,
+    is_held_out,
+    label_pictures,
+    load_labels,
+    pictures_in_pairs,
+    teacher_faces,
+)
+from model_training.detector.losses import aligned_iou, eiou_loss, quality_focal_loss
+from model_training.detector.recipe import BankRecipe, DetectorRecipe
+from model_training.detector.training import DetectorTrainer, learning_rate_at
+from model_training.trainer import CheckpointError
+from service.domain import Box, Detection
+
+RECIPE = DetectorRecipe(
+    name="tiny",
+    width=8,
+    small=BankRecipe(side_px=64, count=8, batch=4),
+    large=BankRecipe(side_px=96, count=4, batch=2),
+    large_every=3,
+    shares={"drawn": 1.0},
+    steps=6,
+    warmup_steps=2,
+    checkpoint_every=3,
+    bf16=False,
+)
+
+
+def face(left, top, side, score):
+    points = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.55], [0.35, 0.75], [0.65, 0.75]]) * side + [left, top]
+    return np.array([left, top, left + side, top + side, *points.reshape(-1), score], dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Six drawings of a face: an oval with three dots."""
+    folder, made = tmp_path_factory.mktemp("pictures"), []
+    for index in range(6):
+        row = face(20 + index, 15, 40 + 2 * index, 0.9)
+        image = np.full((90, 90, 3), 40 * index, dtype=np.uint8)
+        centre = (int(row[[0, 2]].mean()), int(row[[1, 3]].mean()))
+        cv2.ellipse(image, centre, (20 + index, 20 + index), 0, 0, 360, (150, 180, 220), -1)
+        for x, y in row[4:10].reshape(3, 2):
+            cv2.circle(image, (int(x), int(y)), 3, (30, 30, 30), -1)
+        path = folder / f"{index}.png"
+        cv2.imwrite(str(path), image)
+        made.append(LabelledPicture(path=path, source="drawn", faces=row[None], held_out=False))
+    return made
+
+
+@pytest.fixture(scope="module")
+def banks(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("banks")
+    for name, recipe in (("small", RECIPE.small), ("large", RECIPE.large)):
+        painter = CanvasPainter(pictures, RECIPE.shares, recipe.side_px)
+        draw_canvases(painter, folder / name, count=recipe.count, seed=1, threads=1)
+    return folder
+
+
+def trainer(banks, folder, recipe=RECIPE):
+    small, large = CanvasBank(banks / "small"), CanvasBank(banks / "large")
+    return DetectorTrainer(recipe, small, large, small, folder)
+
+
+def test_pairs_name_pictures_not_people(tmp_path):
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("10\t300\nAda_L\t1\t4\nAda_L\t2\tBob_M\t13\n")
+    assert pictures_in_pairs(pairs) == {
+        "Ada_L/Ada_L_0001.jpg",
+        "Ada_L/Ada_L_0004.jpg",
+        "Ada_L/Ada_L_0002.jpg",
+        "Bob_M/Bob_M_0013.jpg",
+    }
+
+
+def test_the_held_out_share_is_what_was_asked_for():
+    taken = [is_held_out(f"folder/{index}.jpg", 0.03) for index in range(4000)]
+    assert 0.02 < np.mean(taken) < 0.04
+    assert taken == [is_held_out(f"folder/{index}.jpg", 0.03) for index in range(4000)]
+
+
+class ScriptedTeacher:
+    """Sees one face at either size, and a second one only in the enlarged picture."""
+
+    def detect(self, image):
+        scale = image.shape[1] / 100
+        rows = [face(10, 10, 40, 0.9), *([face(70, 70, 12, 0.7)] if scale == 2 else [])]
+        shift = (scale - 1) / 2
+        return [
+            Detection(
+                box=Box(
+                    row[0] * scale + shift, row[1] * scale + shift, (row[2] - row[0]) * scale, (row[3] - row[1]) * scale
+                ),
+                landmarks=row[4:14].reshape(5, 2) * scale + shift,
+                score=float(row[14]),
+            )
+            for row in rows
+        ]
+
+
+def test_labels_join_both_passes_and_survive_the_disk(tmp_path):
+    faces = teacher_faces(ScriptedTeacher(), np.zeros((100, 100, 3), dtype=np.uint8))
+    np.testing.assert_allclose(faces, np.stack([face(10, 10, 40, 0.9), face(70, 70, 12, 0.7)]), atol=1e-4)
+
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((100, 100, 3), dtype=np.uint8))
+    (tmp_path / "broken.png").write_text("no picture")
+    files = {"some": [tmp_path / "a.png", tmp_path / "broken.png"]}
+    assert label_pictures(files, ScriptedTeacher(), tmp_path / "labels.json", threads=1) == 1
+    (stored,) = load_labels(tmp_path / "labels.json")
+    assert stored.source == "some"
+    np.testing.assert_allclose(stored.faces, faces, atol=1e-3)
+    with pytest.raises(DataError):
+        load_labels(tmp_path / "nothing.json")
+
+
+def test_canvases_are_drawn_alike_from_the_same_seed(pictures):
+    painter = CanvasPainter(pictures, RECIPE.shares, 96)
+    kinds = set()
+    for seed in range(25):
+        canvas, rows = painter.draw(np.random.default_rng(seed))
+        again, rows_again = painter.draw(np.random.default_rng(seed))
+        assert canvas.shape == (96, 96, 3)
+        assert rows.shape == (MAX_ROWS, 15)
+        assert np.array_equal(canvas, again)
+        assert np.array_equal(rows, rows_again)
+        assert np.isfinite(rows).all()
+        faces = rows[rows[:, 14] == Kind.FACE]
+        assert (faces[:, 4] < faces[:, 6]).all(), "the image-left eye is on the left"
+        kinds.update(rows[:, 14].astype(int).tolist())
+    assert kinds >= {Kind.EMPTY, Kind.FACE}
+
+
+def test_an_interrupted_drawing_goes_on_and_another_recipe_is_refused(pictures, banks, tmp_path):
+    painter = CanvasPainter(pictures, RECIPE.shares, 64)
+    draw_canvases(painter, tmp_path, count=8, seed=1, threads=2)
+    whole = CanvasBank(tmp_path).canvases.copy()
+    assert np.array_equal(whole, CanvasBank(banks / "small").canvases)
+    state = json.loads((tmp_path / "bank.json").read_text())
+    (tmp_path / "bank.json").write_text(json.dumps({**state, "drawn": 5}))
+    with pytest.raises(DataError):
+        CanvasBank(tmp_path)
+    draw_canvases(painter, tmp_path, count=8, seed=1, threads=1)
+    assert np.array_equal(CanvasBank(tmp_path).canvases, whole)
+    with pytest.raises(DataError):
+        draw_canvases(painter, tmp_path, count=8, seed=2)
+
+
+def test_loss_values():
+    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    assert eiou_loss(box, box).item() == pytest.approx(0, abs=1e-6)
+    half = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
+    assert aligned_iou(box, half).item() == pytest.approx(0.5)
+    # 1 - 0.5, centres 2.5 apart in a frame of diagonal squared 200, heights 5 apart in a frame of 10.
+    assert eiou_loss(half, box).item() == pytest.approx(0.5 + 6.25 / 200 + 0.25, abs=1e-5)
+    assert quality_focal_loss(torch.tensor([0.0]), torch.tensor([0.5])).item() == 0
+    assert quality_focal_loss(torch.tensor([0.0]), torch.tensor([0.0])).item() == pytest.approx(0.25 * np.log(2))
+
+
+def test_the_rate_warms_up_and_comes_down():
+    rates = [learning_rate_at(step, RECIPE) for step in range(RECIPE.steps + 1)]
+    assert rates[0] == pytest.approx(RECIPE.learning_rate / 2)
+    assert max(rates) == RECIPE.learning_rate
+    assert rates[-1] == pytest.approx(0.01 * RECIPE.learning_rate)
+
+
+def test_the_loss_goes_down_on_what_it_sees(banks, tmp_path):
+    recipe = RECIPE.model_copy(update={"steps": 40, "large_every": 40, "checkpoint_every": 40, "width": 16})
+    run = trainer(banks, tmp_path, recipe)
+    before = run.held_out_terms()
+    run.train()
+    after = run.held_out_terms()
+    assert after[:3].sum() < 0.7 * before[:3].sum()
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
+
+
+def test_a_resumed_run_ends_exactly_where_an_unbroken_one_does(banks, tmp_path):
+    whole = trainer(banks, tmp_path / "whole")
+    assert not whole.resume()
+    whole.train()
+    trainer(banks, tmp_path / "broken").train(until=4)
+    second = trainer(banks, tmp_path / "broken")
+    assert second.resume()
+    assert second.step == 4
+    second.train()
+    expected, actual = whole.network.state_dict(), second.network.state_dict()
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())
+
+    other = trainer(banks, tmp_path / "whole", RECIPE.model_copy(update={"seed": 2}))
+    with pytest.raises(CheckpointError):
+        other.resume()
+
+
+def test_comparison_with_the_teacher():
+    expected = np.stack([face(10, 10, 40, 0.9), face(70, 70, 20, 0.8), face(5, 80, 15, 0.4)])
+    found = np.stack([face(11, 10, 40, 0.9), face(5, 80, 15, 0.7), face(60, 0, 20, 0.7)])
+    answer = evaluation.compare_faces(found, expected)
+    assert answer is not None
+    assert answer.main_iou == pytest.approx(39 / 41, abs=1e-3)
+    # One pixel off, eyes 16 pixels apart.
+    assert answer.landmark_error == pytest.approx(1 / 16, abs=1e-4)
+    assert answer.found.tolist() == [True, False]
+    assert answer.false_alarms == 1, "what the teacher half believes is no false alarm"
+    nothing = evaluation.compare_faces(found[:0], expected)
+    figures = evaluation.summarise([answer, nothing])
+    assert figures.main_face_found == 0.5
+    assert figures.recall == 0.25
+    assert evaluation.compare_faces(found, expected[2:]) is None
+    with pytest.raises(DataError):
+        evaluation.summarise([])

@@ -27,7 +27,7 @@ from service.domain import (
     check_gallery_name,
     check_person_id,
 )
-from service.gallery.index import FaceIndex, Hit
+from service.gallery.index import FaceIndex, Hit, search_on_one_core
 from service.gallery.records import Enrolled, Enrolment, FaceRow, Forgotten
 from service.gallery.store import Store
 from service.gallery.vectors import STORED_DTYPE, checked_unit_rows, cosines
@@ -50,7 +50,9 @@ class EmbeddedGallery(Gallery):
         self._store = store
         self._indexes = indexes
         self._dimension = dimension
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="gallery-reader")
+        self._executor = ThreadPoolExecutor(
+            threads, thread_name_prefix="gallery-reader", initializer=search_on_one_core
+        )
         self._places = threading.BoundedSemaphore(max_pending)
         self._closed = False
 

@@ -23,6 +23,15 @@ _DEEPEST_FETCH = 2_048
 _COMPACT_FROM = 256
 
 
+def search_on_one_core() -> None:
+    """Let FAISS use one core for what the calling thread asks of it, and leave other threads as they are.
+
+    Concurrent searches fill the cores without a team of threads each. Such a team waits for its slowest member: on two
+    busy cores one probe among 300,000 faces took 58 ms with it and 13 ms without.
+    """
+    faiss.omp_set_num_threads(1)
+
+
 class Hit(NamedTuple):
     """A person found: the key and the id of their nearest face, and its cosine in [-1, 1]."""
 

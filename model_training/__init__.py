@@ -1,0 +1,1 @@
+"""The distillation pipeline that makes the models the service runs."""

@@ -117,7 +117,9 @@ class ViewBank:
         self.views: NDArray[np.uint8] = np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False)
         self.labels: NDArray[np.float32] = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
         if done["labelled"] != len(self.views):
-            raise DataError(f"{folder}: {done['labelled']} of {len(self.views)} views are labelled; run the labelling again")
+            raise DataError(
+                f"{folder}: {done['labelled']} of {len(self.views)} views are labelled; run the labelling again"
+            )
 
     def __len__(self) -> int:
         return len(self.views)

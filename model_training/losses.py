@@ -23,7 +23,7 @@ def angular_distillation(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def l2_distillation(teacher: Tensor, student: Tensor) -> Tensor:
-    """Mean squared Euclidean distance `||teacher - student||^2`: the baseline that angular distillation is held against.
+    """Mean of `||teacher - student||^2` over the batch: the baseline for angular distillation.
 
     Args:
         teacher: (n, d) float; no gradient flows into it.

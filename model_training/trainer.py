@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -163,7 +162,9 @@ class Trainer:
             if fresh:
                 writer.writerow(["step", "loss", "cosine", "held_out_cosine", "slope_factor"])
             slope = slope_factor_at(self.step, self.total_steps, self._recipe)
-            writer.writerow([self.step, f"{loss:.5f}", f"{cosine:.5f}", f"{self.held_out_cosine():.5f}", f"{slope:.3f}"])
+            writer.writerow(
+                [self.step, f"{loss:.5f}", f"{cosine:.5f}", f"{self.held_out_cosine():.5f}", f"{slope:.3f}"]
+            )
 
     def _save(self) -> None:
         state = {
@@ -174,7 +175,7 @@ class Trainer:
         }
         partial = self.checkpoint_path.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, self.checkpoint_path)
+        partial.replace(self.checkpoint_path)
 
 
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Augmented views of aligned faces. The teacher labels the very pixels that the student sees, so nothing is off limits."""
+"""Augmented views of aligned faces. The teacher labels the very pixels that the student sees, so anything goes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def _shift(view: Crop, rng: np.random.Generator) -> Crop:
     matrix = cv2.getRotationMatrix2D((_SIDE / 2, _SIDE / 2), rng.uniform(-10, 10), rng.uniform(0.92, 1.08))
     matrix[:, 2] += rng.uniform(-4, 4, 2)
     border = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
-    return np.asarray(cv2.warpAffine(view, matrix, (_SIDE, _SIDE), flags=cv2.INTER_LINEAR, borderMode=border), dtype=np.uint8)
+    return np.asarray(
+        cv2.warpAffine(view, matrix, (_SIDE, _SIDE), flags=cv2.INTER_LINEAR, borderMode=border), dtype=np.uint8
+    )
 
 
 def _blur(view: Crop, rng: np.random.Generator) -> Crop:

@@ -45,7 +45,9 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
     )
     scores = network.manifest.impostor_scores
     if scores is None:
-        raise ContractError(f"the manifest of {settings.embedder_path} states no impostor scores; export the model again")
+        raise ContractError(
+            f"the manifest of {settings.embedder_path} states no impostor scores; export the model again"
+        )
     detector = await asyncio.to_thread(
         YuNetDetector,
         settings.detector_path,

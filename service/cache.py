@@ -18,7 +18,16 @@ from service.telemetry import CACHE_LOOKUPS, CACHE_TROUBLE
 _T = TypeVar("_T")
 _UNIT_TOLERANCE = 1e-3
 # What a missing, slow or confused server can raise; ValueError and UnicodeError come out of a reply that is not RESP.
-_TROUBLE = (RedisError, OSError, TimeoutError, asyncio.TimeoutError, ValueError, UnicodeError, AssertionError, TypeError)
+_TROUBLE = (
+    RedisError,
+    OSError,
+    TimeoutError,
+    asyncio.TimeoutError,
+    ValueError,
+    UnicodeError,
+    AssertionError,
+    TypeError,
+)
 
 
 class NullCache:

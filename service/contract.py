@@ -92,12 +92,16 @@ def _shrink_around_face(
     image: NDArray[np.uint8], matrix: NDArray[np.float64], scale: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Average the face's surroundings down so that the warp that follows is near one to one."""
-    corners = np.array([[0, 0, 1], [CROP_SIDE_PX, 0, 1], [0, CROP_SIDE_PX, 1], [CROP_SIDE_PX] * 2 + [1]], dtype=np.float64)
+    corners = np.array(
+        [[0, 0, 1], [CROP_SIDE_PX, 0, 1], [0, CROP_SIDE_PX, 1], [CROP_SIDE_PX] * 2 + [1]], dtype=np.float64
+    )
     in_image = corners @ cv2.invertAffineTransform(matrix).T
     height, width = image.shape[:2]
     margin = int(np.ceil(2 / scale))
     left, top = (int(v) for v in np.clip(np.floor(in_image.min(axis=0)) - margin, 0, [width - 1, height - 1]))
-    right, bottom = (int(v) for v in np.clip(np.ceil(in_image.max(axis=0)) + margin, [left + 1, top + 1], [width, height]))
+    right, bottom = (
+        int(v) for v in np.clip(np.ceil(in_image.max(axis=0)) + margin, [left + 1, top + 1], [width, height])
+    )
     region = image[top:bottom, left:right]
     target = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
     shrunk = np.asarray(cv2.resize(region, target, interpolation=cv2.INTER_AREA), dtype=np.uint8)
@@ -119,7 +123,7 @@ class Preprocessing(BaseModel):
     resampling: Literal["bilinear-area-below-half"] = "bilinear-area-below-half"
     colour_order: Literal["RGB"] = "RGB"
     layout: Literal["NCHW"] = "NCHW"
-    side_px: Literal[112] = CROP_SIDE_PX
+    side_px: Literal[112] = 112
     mean: float = 127.5
     scale: float = 0.0078125
 
@@ -160,7 +164,8 @@ def normalise_embeddings(raw: NDArray[np.float32]) -> NDArray[np.float32]:
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(norms).all() or (norms < 1e-9).any():
         raise ContractError("an embedding is zero or not finite")
-    return (vectors / norms).astype(np.float32)
+    unit: NDArray[np.float32] = (vectors / norms).astype(np.float32)
+    return unit
 
 
 def sha256_of_file(path: Path) -> str:

@@ -49,7 +49,7 @@ class FaceQuality:
         side_px: geometric mean of the box's sides.
         detection_score: the detector's confidence in [0, 1].
         sharpness: standard deviation of the aligned crop's Laplacian, grey levels; under about 5 is blurred.
-        yaw: signed turn of the head read off the nose, fraction of the eye distance; 0 is frontal, beyond +-0.5 profile.
+        yaw: turn of the head read off the nose, as a fraction of the eye distance; 0 is frontal, beyond +-0.5 profile.
         roll_deg: tilt in the picture plane, degrees, clockwise positive.
         issues: what falls short of the enrolment gate, empty when nothing does.
     """
@@ -64,7 +64,7 @@ class FaceQuality:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnalysedFace:
-    """A detection with its quality and, unless only detection was asked for, its embedding (d,) float32, unit length."""
+    """A detection with its quality and, where one was asked for, its embedding: (d,) float32 of unit length."""
 
     detection: Detection
     quality: FaceQuality

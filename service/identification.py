@@ -355,7 +355,7 @@ class IdentificationService:
 
 def crop_digest(crop: NDArray[np.uint8]) -> str:
     """Hex BLAKE2b-160 of an aligned crop's pixels: equal crops have equal embeddings."""
-    return hashlib.blake2b(np.ascontiguousarray(crop), digest_size=20).hexdigest()
+    return hashlib.blake2b(crop.tobytes(), digest_size=20).hexdigest()
 
 
 def _decide(matches: Sequence[Match], threshold: float, fpir: float) -> Decision:

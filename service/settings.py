@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     queue_deadline_s: float = Field(default=5.0, gt=0, description="How long anything may wait in a queue.")
 
     detection_threshold: float = Field(default=0.6, gt=0, lt=1)
-    detection_max_side_px: int = Field(default=640, ge=64, le=4096, description="Larger pictures are searched scaled down.")
+    detection_max_side_px: int = Field(
+        default=640, ge=64, le=4096, description="Larger pictures are searched scaled down."
+    )
     max_faces: int = Field(default=50, ge=1, le=1000, description="Faces that one picture may be answered for.")
     quality_gate: Literal["standard", "off"] = "standard"
 

@@ -12,10 +12,14 @@ _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 REQUESTS = Counter("shrinkface_requests_total", "Requests by route and status", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram("shrinkface_request_seconds", "Wall time of requests", ["route"], buckets=_LATENCY_BUCKETS)
-STAGE_SECONDS = Histogram("shrinkface_stage_seconds", "Wall time of stages of a request", ["stage"], buckets=_LATENCY_BUCKETS)
+STAGE_SECONDS = Histogram(
+    "shrinkface_stage_seconds", "Wall time of stages of a request", ["stage"], buckets=_LATENCY_BUCKETS
+)
 FACES = Counter("shrinkface_faces_total", "Faces found in pictures", ["use"])
 DECISIONS = Counter("shrinkface_decisions_total", "Open-set decisions", ["decision"])
-BATCH_SIZE = Histogram("shrinkface_embed_batch_size", "Faces in one run of the network", buckets=(1, 2, 4, 8, 16, 32, 64))
+BATCH_SIZE = Histogram(
+    "shrinkface_embed_batch_size", "Faces in one run of the network", buckets=(1, 2, 4, 8, 16, 32, 64)
+)
 CACHE_LOOKUPS = Counter("shrinkface_cache_lookups_total", "Embedding cache lookups", ["outcome"])
 CACHE_TROUBLE = Counter("shrinkface_cache_trouble_total", "Cache calls given up for a timeout, an error or garbage")
 GALLERY_FACES = Gauge("shrinkface_gallery_faces", "Faces enrolled", ["gallery"])

@@ -1,4 +1,4 @@
-"""MobileFaceNet (Chen et al., arXiv 1804.07573) at any width and depth, with activations that can be annealed to ReLU."""
+"""MobileFaceNet (Chen et al., arXiv 1804.07573) at any width and depth, its activations annealable to ReLU."""
 
 from __future__ import annotations
 
@@ -71,7 +71,14 @@ class ConvUnit(nn.Module):
     """Convolution, batch normalisation and, unless `linear`, an annealed PReLU."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, *, padding: int | None = None,
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        padding: int | None = None,
         linear: bool = False,
     ) -> None:
         super().__init__()
@@ -147,9 +154,7 @@ class MobileFaceNet(nn.Module):
 
     def feature_stages(self) -> tuple[Stage, ...]:
         """The maps that `forward_features` returns, in order."""
-        return tuple(
-            Stage(f"stage{i + 1}", channels, 4 * 2**i) for i, channels in enumerate(self.shape.channels)
-        )
+        return tuple(Stage(f"stage{i + 1}", channels, 4 * 2**i) for i, channels in enumerate(self.shape.channels))
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Raw embedding (n, dimension) and one map per declared stage."""
@@ -180,7 +185,7 @@ def set_slope_factor(network: nn.Module, factor: float) -> None:
 
 
 def fold_batch_norms(network: MobileFaceNet) -> MobileFaceNet:
-    """Freeze the statistics of a trained network by absorbing every BatchNorm; in place, same function, no BatchNorm left.
+    """Freeze a trained network's statistics by absorbing every BatchNorm, in place; the function stays the same.
 
     A student that starts from a trained network keeps the teacher's statistics anyway, and trains a third faster
     without the layers.

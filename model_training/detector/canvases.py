@@ -21,7 +21,7 @@ from model_training.detector.geometry import (
     similarity,
     transform_rows,
 )
-from model_training.detector.labels import LabelledPicture
+from model_training.detector.labels import FACELESS, LabelledPicture
 
 Image = NDArray[np.uint8]
 
@@ -38,7 +38,7 @@ class CanvasPainter:
     """Draws canvases from labelled pictures.
 
     Args:
-        pictures: what to draw from.
+        pictures: what to draw from; those of the collection `FACELESS` only as background.
         shares: weight of each collection; one that is not named takes no part.
         side_px: of the square canvases, a multiple of 32.
 
@@ -53,6 +53,8 @@ class CanvasPainter:
         if not groups:
             raise DataError(f"no labelled picture belongs to any of {sorted(shares)}")
         self._groups = list(groups.values())
+        # A few photos are cut up again and again, so they are decoded once.
+        self._faceless_photos = [_read(p) for p in pictures if p.source == FACELESS]
         weights = np.array([shares[name] for name in groups])
         self._weights = weights / weights.sum()
 
@@ -79,18 +81,18 @@ class CanvasPainter:
         everything = (0, 0, side, side)
         if kind < 0.2:
             return canvas, self._served(canvas, rng)
-        if kind < 0.5:
+        if kind < 0.45:
             return canvas, self._face(canvas, everything, (_SMALLEST_FACE_PX, 1.05 * side), rng)
-        if kind < 0.6:
+        if kind < 0.63:
             self._faceless(canvas, everything, rng)
             return canvas, np.zeros((0, ROW_COLUMNS), dtype=np.float32)
-        cuts = [0, *_cuts(side, 2 if kind < 0.88 else 3, rng), side]
+        cuts = [0, *_cuts(side, 2 if kind < 0.9 else 3, rng), side]
         rows_cuts = [0, *_cuts(side, len(cuts) - 1, rng), side]
         found = []
         for top, bottom in pairwise(rows_cuts):
             for left, right in pairwise(cuts):
                 window = (left, top, right, bottom)
-                if rng.random() < 0.22:
+                if rng.random() < 0.3:
                     self._faceless(canvas, window, rng)
                 else:
                     largest = max(1.5 * _SMALLEST_FACE_PX, 0.9 * min(right - left, bottom - top))
@@ -100,12 +102,9 @@ class CanvasPainter:
     def _picture(self, rng: np.random.Generator) -> tuple[Image, Rows, NDArray[np.float32]]:
         group = self._groups[int(rng.choice(len(self._groups), p=self._weights))]
         chosen = group[int(rng.integers(len(group)))]
-        image = cv2.imread(str(chosen.path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f"{chosen.path} cannot be read")
         rows = chosen.faces.copy()
         rows[:, 14] = np.where(chosen.faces[:, 14] >= _SURE_SCORE, Kind.FACE, Kind.IGNORE)
-        return np.asarray(image, dtype=np.uint8), rows, chosen.faces[:, :4]
+        return _read(chosen), rows, chosen.faces[:, :4]
 
     def _served(self, canvas: Image, rng: np.random.Generator) -> Rows:
         """As the service shows pictures to the network: upright, whole, padded black at the right and the bottom."""
@@ -151,7 +150,9 @@ class CanvasPainter:
         patch = negatives.faceless_patch(image, boxes, rng) if kind < 0.75 else None
         shape = (bottom - top, right - left)
         canvas[top:bottom, left:right] = (
-            negatives.texture(*shape, rng) if patch is None else negatives.filled_with(patch, *shape, rng)
+            negatives.texture(*shape, rng)
+            if patch is None
+            else negatives.filled_with(patch, *shape, tiled=rng.random() < 0.4)
         )
 
     def _paint(
@@ -188,20 +189,47 @@ class CanvasPainter:
         return clip_to_window(transform_rows(rows, matrix), window)
 
     def _faceless(self, canvas: Image, window: Window, rng: np.random.Generator) -> None:
+        """Fill a window of the canvas with something that is not a face."""
         left, top, right, bottom = window
         shape = (bottom - top, right - left)
-        kind = rng.random()
-        filling = negatives.texture(*shape, rng) if kind < 0.45 else None
-        if kind >= 0.45:
-            image, _, boxes = self._picture(rng)
-            if kind < 0.8:
-                patch = negatives.faceless_patch(image, boxes, rng)
-            else:
-                x0, y0, x1, y1 = np.clip(boxes[0], 0, [*image.shape[1::-1]] * 2).astype(int)
-                patch = negatives.scrambled(image[y0:y1, x0:x1], rng) if min(x1 - x0, y1 - y0) >= 12 else None
-            filling = negatives.texture(*shape, rng) if patch is None else negatives.filled_with(patch, *shape, rng)
-        assert filling is not None
+        patch, tileable = self._faceless_patch(rng)
+        if patch is None:
+            filling = negatives.texture(*shape, rng)
+        else:
+            filling = negatives.filled_with(patch, *shape, tiled=tileable and rng.random() < 0.4)
+        if patch is not None and rng.random() < 0.15:
+            share = rng.uniform(0.4, 0.8)
+            filling = np.asarray(
+                cv2.addWeighted(filling, share, negatives.texture(*shape, rng), 1 - share, 0), dtype=np.uint8
+            )
         canvas[top:bottom, left:right] = photometry.changed_light(filling, rng) if rng.random() < 0.5 else filling
+
+    def _faceless_patch(self, rng: np.random.Generator) -> tuple[Image | None, bool]:
+        """Photo without a face, surroundings of a face, part of one or one in disorder; None for a texture.
+
+        Also whether it may be tiled by reflection: a part of a face may not, since one eye would become a pair.
+        """
+        kind = rng.random()
+        if kind < 0.2:
+            return None, True
+        if kind < 0.45 and self._faceless_photos:
+            photo = self._faceless_photos[int(rng.integers(len(self._faceless_photos)))]
+            return negatives.photo_patch(photo, rng), True
+        image, _, boxes = self._picture(rng)
+        if kind < 0.7:
+            return negatives.faceless_patch(image, boxes, rng), True
+        x0, y0, x1, y1 = np.clip(boxes[0], 0, [*image.shape[1::-1]] * 2).astype(int)
+        if min(x1 - x0, y1 - y0) < 16:
+            return None, True
+        face = image[y0:y1, x0:x1]
+        return (negatives.face_part(face, rng) if kind < 0.87 else negatives.scrambled(face, rng)), False
+
+
+def _read(picture: LabelledPicture) -> Image:
+    image = cv2.imread(str(picture.path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(f"{picture.path} cannot be read")
+    return np.asarray(image, dtype=np.uint8)
 
 
 def _cuts(side: int, parts: int, rng: np.random.Generator) -> list[int]:

@@ -40,6 +40,7 @@ def label(
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="Labels to write.")],
     recipe: RecipeFile,
     pictures: Annotated[list[Path], typer.Option("--pictures", help="More folders; each is named after itself.")],
+    faceless: Annotated[list[Path] | None, typer.Option("--faceless", help="Folders of photos without faces.")] = None,
     threads: Threads = 2,
 ) -> None:
     """Let the teacher label the training pictures: LFW outside the pairs, and whole folders."""
@@ -47,7 +48,15 @@ def label(
     collections = {"lfw": [p for p in pictures_in(lfw_dir) if f"{p.parent.name}/{p.name}" not in named]}
     collections |= {folder.name: pictures_in(folder) for folder in pictures}
     held_out = DetectorRecipe.from_toml(recipe).held_out
-    count = label_pictures(collections, evaluation.open_teacher(teacher), out, held_out=held_out, threads=threads)
+    background = [picture for folder in faceless or [] for picture in pictures_in(folder)]
+    count = label_pictures(
+        collections,
+        evaluation.open_teacher(teacher),
+        out,
+        faceless=background,
+        held_out=held_out,
+        threads=threads,
+    )
     typer.echo(f"{count} pictures labelled")
 
 
@@ -57,6 +66,9 @@ def train(
     labels: LabelsFile,
     run: RunFolder,
     threads: Threads = 2,
+    start: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Checkpoint of an earlier stage.")
+    ] = None,
     compiled: Annotated[bool, typer.Option(help="Run through torch.compile.")] = False,
 ) -> None:
     """Draw the canvases, then train; an interrupted run of the same recipe goes on where it stopped."""
@@ -77,6 +89,8 @@ def train(
     trainer = DetectorTrainer(settings, small, large, held_out, run, compiled=compiled)
     if trainer.resume():
         typer.echo(f"resumed at step {trainer.step}")
+    elif start is not None:
+        trainer.start_from(start)
     trainer.train()
 
 
@@ -92,6 +106,10 @@ def _load_run(run: Path) -> tuple[FaceNetwork, DetectorRecipe, dict[str, Any]]:
         "canvases": (state["step"] - large_steps) * settings.small.batch + large_steps * settings.large.batch,
         "distinct_canvases": settings.small.count + settings.large.count,
         "minutes": round(state["seconds"] / 60, 1),
+        "earlier_stages": {
+            "steps": int(state["earlier"]["steps"]),
+            "minutes": round(state["earlier"]["seconds"] / 60, 1),
+        },
         "recipe": settings.model_dump(mode="json"),
     }
     with (run / "log.csv").open(newline="") as stream:

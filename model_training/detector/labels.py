@@ -26,6 +26,9 @@ LABEL_SCORE_THRESHOLD = 0.3
 _SURE_ON_PICTURE = 0.6
 _MATCH_IOU = 0.3
 
+# Name of the collection whose pictures are known to hold no face; they are cut up for background.
+FACELESS = "faceless"
+
 Faces = NDArray[np.float32]
 
 
@@ -124,6 +127,7 @@ def label_pictures(
     teacher: YuNetDetector,
     out: Path,
     *,
+    faceless: Sequence[Path] = (),
     held_out: float = 0.03,
     threads: int = 2,
 ) -> int:
@@ -135,6 +139,7 @@ def label_pictures(
         collections: files to label, by the name of their collection.
         teacher: at the threshold `LABEL_SCORE_THRESHOLD`.
         out: JSON file to write.
+        faceless: photos known to hold no face; stored unlabelled as the collection `FACELESS`.
         held_out: share reserved for choosing a checkpoint.
         threads: pictures labelled at a time; `teacher` needs as many instances.
 
@@ -165,6 +170,7 @@ def label_pictures(
     ]
     if not records:
         raise DataError(f"the teacher sees no face in any of {len(sources)} pictures")
+    records += [{"path": str(path), "source": FACELESS, "faces": [], "held_out": False} for path in faceless]
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps(records))

@@ -65,12 +65,16 @@ class DetectorObjective(nn.Module):
         network: trained in place.
         side_px: of the canvases.
         landmark_weight: weight of the landmark error relative to the face's side.
+        negative_weight: weight of cells that should say no, relative to those that answer for a face.
     """
 
-    def __init__(self, network: FaceNetwork, side_px: int, landmark_weight: float) -> None:
+    def __init__(
+        self, network: FaceNetwork, side_px: int, landmark_weight: float, negative_weight: float = 1.0
+    ) -> None:
         super().__init__()
         self.network = network
         self._landmark_weight = landmark_weight
+        self._negative_weight = negative_weight
         cells, strides = cell_grid(side_px, side_px)
         self.register_buffer("cells", cells, persistent=False)
         self.register_buffer("strides", strides, persistent=False)
@@ -96,7 +100,7 @@ class DetectorObjective(nn.Module):
         # Empty cells get a harmless box: an infinite or undefined loss times a weight of zero is still undefined.
         wanted = torch.where(positive[..., None], boxes, predicted.detach())
         fit = aligned_iou(predicted, wanted).detach() * weight
-        asked = (positive | negative).float()
+        asked = weight + self._negative_weight * negative.float()
         scores = quality_focal_loss(outputs["cls"][..., 0], fit) + quality_focal_loss(outputs["obj"][..., 0], weight)
         box = (eiou_loss(predicted, wanted) * weight).sum() / count
         sides = (wanted[..., 2:] - wanted[..., :2]).prod(dim=-1).clamp(min=1.0).sqrt()

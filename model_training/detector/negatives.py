@@ -50,6 +50,30 @@ def faceless_patch(image: Image, boxes: NDArray[np.float32], rng: np.random.Gene
     return None
 
 
+def photo_patch(photo: Image, rng: np.random.Generator) -> Image:
+    """A random square of a photo without faces, at any of eight orientations: (side, side, 3) uint8."""
+    shortest = min(photo.shape[:2])
+    side = int(np.exp(rng.uniform(np.log(min(48, shortest)), np.log(shortest))))
+    left, top = int(rng.integers(photo.shape[1] - side + 1)), int(rng.integers(photo.shape[0] - side + 1))
+    patch = np.rot90(photo[top : top + side, left : left + side], int(rng.integers(4)))
+    return np.ascontiguousarray(patch[:, ::-1] if rng.random() < 0.5 else patch)
+
+
+def face_part(face: Image, rng: np.random.Generator) -> Image:
+    """A piece of a face, too little to be one: an eye, a mouth, a cheek with some hair.
+
+    Args:
+        face: (height, width, 3) uint8, a tight crop.
+
+    Returns:
+        (h, w, 3) uint8, under a quarter of the face.
+    """
+    height, width = face.shape[:2]
+    part_height, part_width = (max(4, int(v * rng.uniform(0.15, 0.45))) for v in (height, width))
+    top, left = int(rng.integers(height - part_height + 1)), int(rng.integers(width - part_width + 1))
+    return face[top : top + part_height, left : left + part_width]
+
+
 def scrambled(face: Image, rng: np.random.Generator) -> Image:
     """A face cut into tiles that all change places: the right colours and edges in the wrong order.
 
@@ -75,10 +99,12 @@ def scrambled(face: Image, rng: np.random.Generator) -> Image:
     return np.ascontiguousarray(out)
 
 
-def filled_with(patch: Image, height: int, width: int, rng: np.random.Generator) -> Image:
+def filled_with(patch: Image, height: int, width: int, *, tiled: bool) -> Image:
     """A patch stretched, or tiled by reflection, to (height, width, 3)."""
-    if rng.random() < 0.6:
-        return np.asarray(cv2.resize(patch, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    if not tiled:
+        shrinks = patch.shape[0] > height
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(patch, (width, height), interpolation=how), dtype=np.uint8)
     rows = np.abs((np.arange(height) + patch.shape[0]) % (2 * patch.shape[0]) - patch.shape[0])
     columns = np.abs((np.arange(width) + patch.shape[1]) % (2 * patch.shape[1]) - patch.shape[1])
     chosen = patch[np.minimum(rows, patch.shape[0] - 1)][:, np.minimum(columns, patch.shape[1] - 1)]

@@ -33,6 +33,7 @@ class DetectorRecipe(BaseModel):
         large: canvases of every `large_every`-th step, for faces larger than a small canvas.
         shares: weight of each collection of pictures when canvases are drawn.
         held_out: share of the pictures that never trains.
+        negative_weight: weight of cells that should say no; above 1 it buys fewer false alarms with lower scores.
         landmark_weight: weight of the landmark loss, whose unit is the face's side.
         checkpoint_every: steps between checkpoints.
     """
@@ -50,6 +51,7 @@ class DetectorRecipe(BaseModel):
     learning_rate: float = Field(default=4e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     warmup_steps: int = Field(default=100, ge=0)
+    negative_weight: float = Field(default=1.0, gt=0)
     landmark_weight: float = Field(default=40.0, gt=0)
     checkpoint_every: int = Field(default=100, ge=1)
     bf16: bool = True

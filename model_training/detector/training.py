@@ -72,7 +72,7 @@ class DetectorTrainer:
         folder.mkdir(parents=True, exist_ok=True)
         self.network = FaceNetwork(recipe.width).to(memory_format=torch.channels_last)
         self._objectives = {
-            side: DetectorObjective(self.network, side, recipe.landmark_weight)
+            side: DetectorObjective(self.network, side, recipe.landmark_weight, recipe.negative_weight)
             for side in {small.side_px, large.side_px, held_out.side_px}
         }
         self._run = {
@@ -87,6 +87,7 @@ class DetectorTrainer:
         )
         self.step = 0
         self.seconds = 0.0
+        self._earlier = {"steps": 0.0, "seconds": 0.0}
 
     @property
     def checkpoint_path(self) -> Path:
@@ -107,7 +108,17 @@ class DetectorTrainer:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self._earlier = state["earlier"]
         return True
+
+    def start_from(self, checkpoint: Path) -> None:
+        """Take the weights, not the optimiser, of another run's checkpoint: an earlier stage of the same training."""
+        state = torch.load(checkpoint, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self._earlier = {
+            "steps": float(state["step"]) + state["earlier"]["steps"],
+            "seconds": float(state["seconds"]) + state["earlier"]["seconds"],
+        }
 
     def train(self, until: int | None = None) -> None:
         """Run to the end of the recipe, or to step `until`.
@@ -193,6 +204,7 @@ class DetectorTrainer:
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
+            "earlier": self._earlier,
         }
         partial = self.checkpoint_path.with_suffix(".partial")
         torch.save(state, partial)

@@ -1,0 +1,1 @@
+"""Pictures: hostile bytes to pixels, faces, quality, embeddings."""

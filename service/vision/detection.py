@@ -75,7 +75,7 @@ class YuNetDetector:
         network = self._pool.get()
         try:
             network.setInputSize((padded.shape[1], padded.shape[0]))
-            rows = network.detect(padded)[1]
+            rows: NDArray[np.float32] | None = network.detect(padded)[1]  # type: ignore[assignment]
         finally:
             self._pool.put(network)
         if rows is None:
@@ -91,7 +91,9 @@ def _pad_to_stride(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     bottom, right = -height % _STRIDE, -width % _STRIDE
     if not bottom and not right:
         return image
-    return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0)), dtype=np.uint8)
+    return np.asarray(
+        cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0)), dtype=np.uint8
+    )
 
 
 def _to_detection(row: NDArray[np.float32], back: NDArray[np.float32]) -> Detection:

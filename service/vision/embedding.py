@@ -29,7 +29,9 @@ class OnnxNetwork:
         ContractError: file and manifest do not fit each other, or the network's output does not fit the manifest.
     """
 
-    def __init__(self, model_path: Path, *, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+    def __init__(
+        self, model_path: Path, *, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> None:
         self.manifest: ModelManifest = read_manifest(model_path)
         if self.manifest.role != "embedder" or self.manifest.preprocessing is None or self.manifest.space_id is None:
             raise ContractError(f"{model_path} is not an embedder")
@@ -44,7 +46,9 @@ class OnnxNetwork:
         self.space_id: str = self.manifest.space_id
         self.dimension = int(self._session.get_outputs()[0].shape[1])
         if self.dimension != self.manifest.dimension:
-            raise ContractError(f"{model_path} gives {self.dimension} dimensions, its manifest says {self.manifest.dimension}")
+            raise ContractError(
+                f"{model_path} gives {self.dimension} dimensions, its manifest says {self.manifest.dimension}"
+            )
 
     def raw(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, 112, 112, 3) uint8 BGR to (n, dimension) float32 as the network gives it, not normalised."""

@@ -28,7 +28,17 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 _VP8X_ANIMATION = 0x02
 # What a decoder may raise on bytes that somebody has tampered with.
-_DECODER_ERRORS = (OSError, ValueError, SyntaxError, struct.error, EOFError, IndexError, KeyError, TypeError, OverflowError)
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    struct.error,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+)
 
 
 @dataclass(frozen=True, slots=True)

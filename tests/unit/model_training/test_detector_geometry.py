@@ -97,6 +97,21 @@ def test_a_faceless_patch_touches_no_face():
     assert all(patch.max() == 0 for patch in found)
 
 
+def test_a_part_of_a_face_is_too_little_to_be_one():
+    face = np.zeros((80, 60, 3), dtype=np.uint8)
+    for seed in range(30):
+        height, width = negatives.face_part(face, np.random.default_rng(seed)).shape[:2]
+        assert 0 < height * width < 0.25 * 80 * 60
+
+
+def test_photo_patches_are_square_pieces_of_the_photo():
+    photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    for seed in range(30):
+        patch = negatives.photo_patch(photo, np.random.default_rng(seed))
+        assert patch.shape[0] == patch.shape[1]
+        assert 48 <= patch.shape[0] <= 50
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_textures_fill_what_they_are_asked_to(seed):
     image = negatives.texture(37, 61, np.random.default_rng(seed))

@@ -13,6 +13,7 @@ from model_training.detector.bank import CanvasBank, draw_canvases
 from model_training.detector.canvases import MAX_ROWS, CanvasPainter
 from model_training.detector.geometry import Kind
 from model_training.detector.labels import (
+    FACELESS,
     LabelledPicture,
     is_held_out,
     label_pictures,
@@ -119,16 +120,21 @@ def test_labels_join_both_passes_and_survive_the_disk(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((100, 100, 3), dtype=np.uint8))
     (tmp_path / "broken.png").write_text("no picture")
     files = {"some": [tmp_path / "a.png", tmp_path / "broken.png"]}
-    assert label_pictures(files, ScriptedTeacher(), tmp_path / "labels.json", threads=1) == 1
-    (stored,) = load_labels(tmp_path / "labels.json")
+    wall = [tmp_path / "wall.png"]
+    assert label_pictures(files, ScriptedTeacher(), tmp_path / "labels.json", faceless=wall, threads=1) == 2
+    stored, background = load_labels(tmp_path / "labels.json")
+    assert background.source == FACELESS
+    assert background.faces.shape == (0, 15)
     assert stored.source == "some"
     np.testing.assert_allclose(stored.faces, faces, atol=1e-3)
     with pytest.raises(DataError):
         load_labels(tmp_path / "nothing.json")
 
 
-def test_canvases_are_drawn_alike_from_the_same_seed(pictures):
-    painter = CanvasPainter(pictures, RECIPE.shares, 96)
+def test_canvases_are_drawn_alike_from_the_same_seed(pictures, tmp_path):
+    cv2.imwrite(str(tmp_path / "wall.png"), np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    wall = LabelledPicture(tmp_path / "wall.png", FACELESS, np.zeros((0, 15), dtype=np.float32), held_out=False)
+    painter = CanvasPainter([*pictures, wall], RECIPE.shares, 96)
     kinds = set()
     for seed in range(25):
         canvas, rows = painter.draw(np.random.default_rng(seed))
@@ -202,6 +208,18 @@ def test_a_resumed_run_ends_exactly_where_an_unbroken_one_does(banks, tmp_path):
     other = trainer(banks, tmp_path / "whole", RECIPE.model_copy(update={"seed": 2}))
     with pytest.raises(CheckpointError):
         other.resume()
+
+
+def test_a_second_stage_starts_from_the_weights_of_the_first(banks, tmp_path):
+    first = trainer(banks, tmp_path / "first")
+    first.train(until=3)
+    second = trainer(banks, tmp_path / "second", RECIPE.model_copy(update={"seed": 5, "steps": 3}))
+    second.start_from(first.checkpoint_path)
+    assert second.step == 0
+    actual = second.network.state_dict()
+    assert all(torch.equal(value, actual[name]) for name, value in first.network.state_dict().items())
+    second.train()
+    assert torch.load(second.checkpoint_path, weights_only=True)["earlier"]["steps"] == 3
 
 
 def test_comparison_with_the_teacher():

@@ -1,0 +1,5 @@
+"""Run the training commands."""
+
+from model_training.cli import app
+
+app()

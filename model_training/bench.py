@@ -1,0 +1,112 @@
+"""`shrinkface bench`: protocols on raw pictures, run through the serving code and the shipped models.
+
+Needs no torch: what it measures is the product, not the training setup.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from model_training.protocols import Embed, ProtocolError, read_lfw_pairs, verification
+from service.contract import ContractError, align
+from service.domain import Detection
+from service.vision.detection import YuNetDetector
+from service.vision.embedding import OnnxNetwork
+from service.vision.imaging import ImageLimits, decode
+
+app = typer.Typer(help="Measure the shipped models.", no_args_is_help=True)
+
+_MODELS = Path(__file__).parent.parent / "service" / "models"
+
+
+@app.callback()
+def main() -> None:
+    """Measure the shipped models."""
+
+
+def serving_embed(detector: YuNetDetector, network: OnnxNetwork) -> Embed:
+    """A picture file's main face through decoder, detector, alignment and network, as a request would go.
+
+    LFW centres the person it names, so among several faces the largest and most central one is meant.
+    """
+    limits = ImageLimits()
+
+    def embed(path: Path) -> NDArray[np.float32] | None:
+        image = decode(path.read_bytes(), limits)
+        crop = main_face(image, detector)
+        return None if crop is None else network.embed(crop[None])[0]
+
+    return embed
+
+
+def main_face(image: NDArray[np.uint8], detector: YuNetDetector) -> NDArray[np.uint8] | None:
+    """Aligned crop (112, 112, 3) of the face a benchmark picture is about, or None."""
+    middle = np.array([image.shape[1], image.shape[0]]) / 2
+
+    def prominence(face: Detection) -> float:
+        box = face.box
+        centre = np.array([box.x + box.width / 2, box.y + box.height / 2])
+        return float(np.sqrt(box.width * box.height) - np.hypot(*(centre - middle)))
+
+    for face in sorted(detector.detect(image), key=prominence, reverse=True):
+        try:
+            return align(image, face.landmarks)
+        except ContractError:
+            continue
+    return None
+
+
+@app.command(name="verification")
+def run_verification(
+    lfw_dir: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of Name/Name_0001.jpg.")],
+    pairs: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Pairs file in LFW's format.")],
+    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = _MODELS / "student.onnx",
+    detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = _MODELS / "detector.onnx",
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """LFW's standard verification protocol: 10-fold accuracy and TAR at fixed false accept rates."""
+    console = Console(stderr=as_json)
+    try:
+        listed, folds = read_lfw_pairs(pairs, lfw_dir)
+        embed = serving_embed(YuNetDetector(detector), OnnxNetwork(embedder, threads=threads))
+    except (ProtocolError, ContractError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+    def progress(pictures: Iterable[Path]) -> Iterable[Path]:
+        return track(list(pictures), description="embedding", console=Console(stderr=True))
+
+    cv2.setNumThreads(1)
+    result = verification(listed, folds, embed, progress=progress)
+    figures = {
+        "pairs": len(listed),
+        "pictures": result.pictures,
+        "pictures_without_face": len(result.missed),
+        "accuracy_percent": round(result.accuracy.mean * 100, 2),
+        "accuracy_std_percent": round(result.accuracy.std * 100, 2),
+        **{f"tar_at_far_{far:g}_percent": round(tar * 100, 2) for far, tar in result.tar.items()},
+    }
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    table = Table(title=f"LFW verification: {embedder.name}, {detector.name}")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in figures.items():
+        table.add_row(name, str(value))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    app()

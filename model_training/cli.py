@@ -1,0 +1,194 @@
+"""`python -m model_training`: prepare, label, distil, export, card. Each step reads what the one before wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from model_training.backbones.mobilefacenet import (
+    MobileFaceNet,
+    MobileFaceNetShape,
+    fold_batch_norms,
+    set_slope_factor,
+)
+from model_training.config import DistillationRecipe
+from model_training.data import (
+    AlignedFaces,
+    ViewBank,
+    label_views,
+    people_in_pairs,
+    pictures_in,
+    prepare_faces,
+    without_people,
+)
+from model_training.detector.cli import app as detector_app
+from model_training.export import (
+    embed_faces,
+    export_onnx,
+    measure_impostors,
+    record_metrics,
+    write_card,
+    write_manifest,
+)
+from model_training.shrinking import drop_blocks, load_layer_list
+from model_training.teacher import OnnxTeacher, Teacher, TorchTeacher, raw_pixels
+from model_training.trainer import Trainer
+from service.vision.detection import YuNetDetector
+
+app = typer.Typer(help="Make the models that the service runs.", no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(detector_app, name="detector")
+_console = Console()
+
+_MODELS = Path(__file__).parent.parent / "service" / "models"
+_Folder = Annotated[Path, typer.Option(file_okay=False)]
+_ExistingFile = Annotated[Path, typer.Option(exists=True, dir_okay=False)]
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of pictures.")],
+    out: _Folder,
+    detector: _ExistingFile,
+    exclude_pairs: Annotated[Path | None, typer.Option(help="Leave out everybody whom this pairs file names.")] = None,
+) -> None:
+    """Align the main face of every picture by the service's contract."""
+    pictures = pictures_in(source)
+    if exclude_pairs is not None:
+        pictures = without_people(pictures, people_in_pairs(exclude_pairs))
+    count = prepare_faces(pictures, source, YuNetDetector(detector, score_threshold=0.5), out)
+    _console.print(f"{count} faces from {len(pictures)} pictures in {out}")
+
+
+@app.command()
+def label(
+    faces: Annotated[list[Path], typer.Option(help="Folders made by `prepare`.")],
+    out: _Folder,
+    teacher_onnx: Annotated[Path | None, typer.Option(help="ONNX teacher that reads RGB in 0..255.")] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help=".npz of a MobileFaceNet teacher: faster on CPUs.")
+    ] = None,
+    teacher_layers: Annotated[Path | None, typer.Option(help="Layer list of that .npz.")] = None,
+    views_per_face: Annotated[int, typer.Option(min=1)] = 6,
+    seed: int = 7,
+) -> None:
+    """Draw augmented views of the faces and let the teacher label each."""
+    teacher = _teacher(teacher_onnx, teacher_weights, teacher_layers)
+    label_views([AlignedFaces.load(folder) for folder in faces], teacher, out, views_per_face=views_per_face, seed=seed)
+
+
+def _teacher(onnx: Path | None, weights: Path | None, layers: Path | None) -> Teacher:
+    if onnx is not None:
+        return OnnxTeacher(onnx, raw_pixels())
+    if weights is not None and layers is not None:
+        return TorchTeacher(load_layer_list(weights, layers), weights.stem)
+    raise typer.BadParameter("give --teacher-onnx, or --teacher-weights with --teacher-layers")
+
+
+def _student(recipe: DistillationRecipe, teacher: Path | None, layers: Path | None, run: Path | None) -> MobileFaceNet:
+    """A student that starts from an earlier run's end, from its teacher's blocks, or from nothing."""
+    if run is not None:
+        return _trained_student(recipe, torch.load(run / "checkpoint.pt", weights_only=True)["student"])
+    if teacher is not None:
+        if layers is None:
+            raise typer.BadParameter("--init-from-teacher needs --teacher-layers")
+        return fold_batch_norms(drop_blocks(load_layer_list(teacher, layers), recipe.blocks))
+    torch.manual_seed(recipe.seed)
+    return MobileFaceNet(MobileFaceNetShape(blocks=recipe.blocks))
+
+
+def _trained_student(recipe: DistillationRecipe, state: dict[str, torch.Tensor]) -> MobileFaceNet:
+    """The network of a checkpoint: one that started from a teacher has no BatchNorm left."""
+    student = MobileFaceNet(MobileFaceNetShape(blocks=recipe.blocks))
+    if "fc_bn.running_mean" not in state:
+        student = fold_batch_norms(student)
+    student.load_state_dict(state)
+    return student
+
+
+@app.command()
+def distil(
+    recipe: _ExistingFile,
+    bank: Annotated[Path, typer.Option(exists=True, help="Folder made by `label`.")],
+    run: Annotated[Path, typer.Option(help="Folder of checkpoint and log; an interrupted run goes on.")],
+    init_from_teacher: Annotated[Path | None, typer.Option(help=".npz whose blocks the student starts from.")] = None,
+    teacher_layers: Annotated[Path | None, typer.Option()] = None,
+    init_from_run: Annotated[Path | None, typer.Option(help="Finished run whose student is trained on.")] = None,
+) -> None:
+    """Distil a student."""
+    settings = DistillationRecipe.from_toml(recipe)
+    student = _student(settings, init_from_teacher, teacher_layers, init_from_run)
+    trainer = Trainer(student, ViewBank(bank), settings, run)
+    if trainer.resume():
+        _console.print(f"resuming at step {trainer.step} of {trainer.total_steps}")
+    trainer.train()
+    _console.print(f"cosine to the teacher on held-out views: {trainer.held_out_cosine():.4f}")
+
+
+@app.command()
+def export(
+    recipe: _ExistingFile,
+    run: Annotated[Path, typer.Option(exists=True, file_okay=False)],
+    impostor_faces: Annotated[Path, typer.Option(help="Prepared faces in Name/ folders, of nobody in a test set.")],
+    description: Annotated[
+        Path, typer.Option(exists=True, help="JSON with teacher, data, licence and training notes.")
+    ],
+    out: Annotated[Path, typer.Option()] = _MODELS / "student.onnx",
+) -> None:
+    """Write the student as ONNX with manifest and model card."""
+    settings = DistillationRecipe.from_toml(recipe)
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    student = _trained_student(settings, state["student"])
+    set_slope_factor(student, 1.0 if settings.anneal_until is None else 0.0)
+    parity = export_onnx(student, out)
+    faces = AlignedFaces.load(impostor_faces)
+    names = [Path(source).parent.name for source in faces.sources]
+    scores = measure_impostors(embed_faces(out, faces), names, f"{len(faces.crops)} LFW pictures of people in no pair")
+    about = json.loads(description.read_text())
+    training = {
+        **settings.model_dump(mode="json", exclude={"name"}),
+        "steps": state["step"],
+        "views_seen": state["step"] * settings.batch,
+        "parity_cosine": round(parity, 7),
+        **about.get("training", {}),
+    }
+    manifest = write_manifest(
+        out,
+        name=settings.name,
+        student=student,
+        teacher=about["teacher"],
+        data=about["data"],
+        licence=about["licence"],
+        training=training,
+        impostors=scores,
+    )
+    write_card(out.parent)
+    _console.print(f"{out}: {manifest.size_bytes / 1e6:.2f} MB, {manifest.space_id}, parity {parity:.7f}")
+
+
+@app.command()
+def card(
+    model: Annotated[Path | None, typer.Option(help="Add figures to this model's manifest first.")] = None,
+    metrics: Annotated[str, typer.Option(help="JSON object of measured figures.")] = "{}",
+) -> None:
+    """Record measured figures in a manifest and write the model card anew."""
+    if model is not None:
+        record_metrics(model, json.loads(metrics))
+    _console.print(str(write_card(model.parent if model is not None else _MODELS)))
+
+
+@app.command()
+def summary(
+    teacher_weights: _ExistingFile, teacher_layers: _ExistingFile, blocks: tuple[int, int, int] = (2, 3, 1)
+) -> None:
+    """Parameters and stages of a teacher and the student that its blocks give."""
+    teacher = load_layer_list(teacher_weights, teacher_layers)
+    for name, network in (("teacher", teacher), ("student", drop_blocks(teacher, blocks))):
+        parameters = int(np.sum([p.numel() for p in network.parameters()]))
+        stages = ", ".join(f"{s.name} {s.channels}ch /{s.stride}" for s in network.feature_stages())
+        _console.print(f"{name}: {parameters:,} parameters; {stages}")

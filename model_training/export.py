@@ -1,0 +1,188 @@
+"""A trained student to what is shipped: ONNX, parity gate, manifest, model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from model_training.backbones.mobilefacenet import MobileFaceNet, fold_batch_norms
+from model_training.data import AlignedFaces
+from service.contract import (
+    CROP_SIDE_PX,
+    ImpostorScores,
+    ModelManifest,
+    Preprocessing,
+    normalise_embeddings,
+    sha256_of_file,
+    space_id,
+    to_network_input,
+)
+
+_OPSET = 18
+_MIN_PARITY_COSINE = 0.99999
+
+
+class ParityError(RuntimeError):
+    """The exported network does not compute what the trained one does."""
+
+
+def export_onnx(student: MobileFaceNet, path: Path) -> float:
+    """Write the student as ONNX and hold it against PyTorch.
+
+    Returns:
+        The least cosine between both runtimes over random crops.
+
+    Raises:
+        ParityError: it is below 0.99999.
+    """
+    network = fold_batch_norms(student.eval()).to(memory_format=torch.contiguous_format).float()
+    example = torch.zeros(2, 3, CROP_SIDE_PX, CROP_SIDE_PX)
+    program = torch.onnx.export(
+        network,
+        (example,),
+        input_names=["input"],
+        output_names=["embedding"],
+        dynamic_shapes=({0: torch.export.Dim("n", min=1, max=4096)},),
+        opset_version=_OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path))
+    model = onnx.load(str(path))
+    # Names of source lines and paths of the machine that exported would travel with every copy.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.metadata_props[:]
+    onnx.save(model, str(path))
+    parity = _parity(network, path)
+    if parity < _MIN_PARITY_COSINE:
+        path.unlink()
+        raise ParityError(f"cosine between PyTorch and onnxruntime is only {parity:.6f}")
+    return parity
+
+
+def _parity(network: MobileFaceNet, path: Path) -> float:
+    crops = np.random.default_rng(0).integers(0, 256, (16, CROP_SIDE_PX, CROP_SIDE_PX, 3), dtype=np.uint8)
+    pixels = to_network_input(crops, Preprocessing())
+    with torch.no_grad():
+        expected = normalise_embeddings(network(torch.from_numpy(pixels)).numpy())
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    got = normalise_embeddings(session.run(None, {"input": pixels})[0])
+    return float((expected * got).sum(axis=1).min())
+
+
+def measure_impostors(embeddings: NDArray[np.float32], names: list[str], source: str) -> ImpostorScores:
+    """Mean and deviation of the cosines between all pictures of different people.
+
+    Args:
+        embeddings: (n, d) of unit length.
+        names: who is in each picture.
+        source: said in the manifest.
+    """
+    people = np.unique(names, return_inverse=True)[1]
+    rows, columns = np.triu_indices(len(embeddings), k=1)
+    cosines = (embeddings @ embeddings.T)[rows, columns][people[rows] != people[columns]]
+    return ImpostorScores(
+        mean=round(float(cosines.mean()), 5),
+        std=round(float(cosines.std()), 5),
+        comparisons=len(cosines),
+        source=source,
+    )
+
+
+def write_manifest(
+    path: Path,
+    *,
+    name: str,
+    student: MobileFaceNet,
+    teacher: str,
+    data: list[str],
+    licence: str,
+    training: dict[str, Any],
+    impostors: ImpostorScores,
+    metrics: dict[str, Any] | None = None,
+) -> ModelManifest:
+    """Describe an exported student in a JSON file beside it."""
+    digest, preprocessing = sha256_of_file(path), Preprocessing()
+    manifest = ModelManifest(
+        name=name,
+        role="embedder",
+        file=path.name,
+        sha256=digest,
+        size_bytes=path.stat().st_size,
+        parameters=sum(p.numel() for p in student.parameters()),
+        licence=licence,
+        teacher=teacher,
+        data=data,
+        training=training,
+        metrics=metrics or {},
+        preprocessing=preprocessing,
+        dimension=student.shape.dimension,
+        space_id=space_id(digest, preprocessing, student.shape.dimension),
+        impostor_scores=impostors,
+    )
+    path.with_suffix(".json").write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n")
+    return manifest
+
+
+def record_metrics(model_path: Path, metrics: dict[str, Any]) -> ModelManifest:
+    """Add measured figures to a model's manifest; the weights and their space stay what they are."""
+    path = model_path.with_suffix(".json")
+    manifest = ModelManifest.model_validate_json(path.read_bytes())
+    updated = manifest.model_copy(update={"metrics": {**manifest.metrics, **metrics}})
+    path.write_text(updated.model_dump_json(indent=2, exclude_none=True) + "\n")
+    return updated
+
+
+def embed_faces(path: Path, faces: AlignedFaces, batch: int = 64) -> NDArray[np.float32]:
+    """(n, d) unit embeddings of prepared faces by an exported student."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    parts = [
+        session.run(None, {"input": to_network_input(np.asarray(faces.crops[i : i + batch]), Preprocessing())})[0]
+        for i in range(0, len(faces.crops), batch)
+    ]
+    return normalise_embeddings(np.concatenate(parts))
+
+
+def write_card(folder: Path) -> Path:
+    """One model card for the models of a folder, made from their manifests alone."""
+    lines = ["# Model card", "", "Made by `python -m model_training card` from the manifests beside this file.", ""]
+    for path in sorted(folder.glob("*.json")):
+        manifest = ModelManifest.model_validate_json(path.read_bytes())
+        lines += [
+            f"## {manifest.file}: {manifest.name}",
+            "",
+            f"- role: {manifest.role}; {manifest.parameters:,} parameters, {manifest.size_bytes / 1e6:.2f} MB",
+            f"- teacher: {manifest.teacher}",
+            *(f"- data: {entry}" for entry in manifest.data),
+            f"- licence: {manifest.licence}",
+            f"- SHA-256: `{manifest.sha256}`",
+        ]
+        if manifest.space_id is not None:
+            lines.append(f"- embedding space: `{manifest.space_id}`, {manifest.dimension} dimensions")
+        if manifest.impostor_scores is not None:
+            scores = manifest.impostor_scores
+            lines.append(
+                f"- impostor cosines: mean {scores.mean:.4f}, deviation {scores.std:.4f}"
+                f" over {scores.comparisons:,} comparisons ({scores.source})"
+            )
+        for title, values in (("Training", manifest.training), ("Measured", manifest.metrics)):
+            lines += ["", f"### {title}", "", "| | |", "|---|---|"]
+            lines += [f"| {key} | {_plain(value)} |" for key, value in values.items()]
+        lines.append("")
+    card = folder / "MODEL_CARD.md"
+    card.write_text("\n".join(lines))
+    return card
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -1,0 +1,60 @@
+"""The HTTP application: a factory, with the builder of what it serves injected."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import TypedDict
+
+import structlog
+from fastapi import FastAPI
+
+from service import bootstrap
+from service.api import problems
+from service.api.dependencies import RunningService
+from service.api.middleware import RequestContext
+from service.api.routes import galleries, operations, recognition
+from service.bootstrap import Container
+from service.settings import Settings
+
+Builder = Callable[[Settings, AsyncExitStack], Awaitable[Container]]
+
+_log = structlog.get_logger()
+
+
+class State(TypedDict):
+    """What the lifespan hands to every request's `state`."""
+
+    running: RunningService
+
+
+def create_app(settings: Settings, builder: Builder = bootstrap.build) -> FastAPI:
+    """The application for one process.
+
+    Args:
+        settings: of this process.
+        builder: makes the container when the application starts; tests inject their own.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            container = await builder(settings, stack)
+            _log.info("ready", space_id=container.identity.space_id, embedder=container.identity.embedder)
+            yield {"running": RunningService(container)}
+            _log.info("stopping")
+
+    app = FastAPI(
+        title="ShrinkFace",
+        summary="Face identification against large galleries",
+        version=version("shrinkface"),
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    problems.install(app)
+    app.include_router(recognition.router)
+    app.include_router(galleries.router)
+    app.include_router(operations.router)
+    app.add_middleware(RequestContext)
+    return app

@@ -1,0 +1,205 @@
+"""Request bodies: pictures as multipart files or as JSON base64, under the same field names."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from service.api.problems import BodyInvalid, BodyTimeout, BodyTooLarge, MediaTypeUnsupported, field_errors
+from service.domain import Base64Invalid, InvalidRequest
+from service.settings import Settings
+
+_MAX_FIELDS = 32
+_MAX_FIELD_BYTES = 64_000
+
+FieldsT = TypeVar("FieldsT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a request carried: pictures by field name, and everything else."""
+
+    pictures: Mapping[str, list[bytes]]
+    fields: Mapping[str, Any]
+
+    def picture(self, field: str) -> bytes:
+        """The only picture of a field.
+
+        Raises:
+            InvalidRequest: there is none, or more than one.
+        """
+        found = self.pictures.get(field, [])
+        if len(found) != 1:
+            raise InvalidRequest(f"exactly one picture is needed in the field {field!r}, not {len(found)}", field=field)
+        return found[0]
+
+    def parse(self, model: type[FieldsT]) -> FieldsT:
+        """The other fields, checked.
+
+        Raises:
+            InvalidRequest: a field is unknown or not acceptable.
+        """
+        try:
+            return model.model_validate(self.fields)
+        except ValidationError as error:
+            raise InvalidRequest("a field is not acceptable", **field_errors(error.errors())) from None
+
+
+class _InMemoryParser(MultiPartParser):
+    """Multipart parser that never spools to disk: pictures of faces stay out of temporary files."""
+
+    def __init__(self, request: Request, body: bytes, max_files: int) -> None:
+        async def once() -> AsyncGenerator[bytes, None]:
+            yield body
+
+        super().__init__(
+            request.headers, once(), max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+        )
+        self.spool_max_size = len(body) + 1
+
+
+async def read_submission(request: Request, settings: Settings, picture_fields: Sequence[str]) -> Submission:
+    """Read a body within the limits on bytes, parts and time.
+
+    Args:
+        picture_fields: names under which pictures may come; in JSON each holds base64 text or a list of such texts.
+
+    Raises:
+        MediaTypeUnsupported, BodyTooLarge, BodyTimeout, BodyInvalid, Base64Invalid, InvalidRequest.
+    """
+    media_type = parse_options_header(request.headers.get("content-type", ""))[0].decode("latin-1").lower()
+    if media_type not in ("multipart/form-data", "application/json"):
+        raise MediaTypeUnsupported(
+            "send multipart/form-data or application/json", accepted=["multipart/form-data", "application/json"]
+        )
+    body = await _read_bounded(request, settings)
+    if not body:
+        raise BodyInvalid("the body is empty")
+    if media_type == "application/json":
+        # Base64 of a large picture takes milliseconds to decode, too long for the event loop.
+        submission = await asyncio.to_thread(_from_json, body, picture_fields)
+    else:
+        submission = await _from_multipart(request, body, picture_fields, settings.max_images_per_request)
+    total = sum(len(pictures) for pictures in submission.pictures.values())
+    if total > settings.max_images_per_request:
+        raise InvalidRequest(
+            f"the request has {total} pictures, at most {settings.max_images_per_request} are accepted",
+            limit=settings.max_images_per_request,
+        )
+    return submission
+
+
+async def _read_bounded(request: Request, settings: Settings) -> bytes:
+    limit = settings.max_body_bytes
+    too_large = BodyTooLarge(f"the body may have at most {limit} bytes", limit_bytes=limit)
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise BodyTimeout(f"the body did not arrive within {settings.body_timeout_s:g} s") from None
+    return bytes(body)
+
+
+def _from_json(body: bytes, picture_fields: Sequence[str]) -> Submission:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BodyInvalid(f"the body is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BodyInvalid("the body must be a JSON object")
+    pictures = {}
+    for field in picture_fields:
+        value = content.pop(field, None)
+        if value is not None:
+            texts = value if isinstance(value, list) else [value]
+            pictures[field] = [_decode_base64(text, field) for text in texts]
+    return Submission(pictures, content)
+
+
+def _decode_base64(text: object, field: str) -> bytes:
+    if not isinstance(text, str):
+        raise Base64Invalid(f"{field} must be base64 text", field=field)
+    # Browsers hand pictures out as data URLs; the media type in them is not trusted, the content decides.
+    payload = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise Base64Invalid(f"{field} is not valid base64", field=field) from None
+
+
+async def _from_multipart(request: Request, body: bytes, picture_fields: Sequence[str], max_files: int) -> Submission:
+    try:
+        form = await _InMemoryParser(request, body, max_files).parse()
+    except (MultiPartException, FormParserError) as error:
+        raise BodyInvalid(f"the multipart body cannot be read: {getattr(error, 'message', error)}") from None
+    pictures: dict[str, list[bytes]] = {}
+    fields: dict[str, Any] = {}
+    try:
+        for name, value in form.multi_items():
+            if name in picture_fields:
+                if not isinstance(value, UploadFile):
+                    raise InvalidRequest(f"{name} must be sent as a file", field=name)
+                pictures.setdefault(name, []).append(await value.read())
+            elif isinstance(value, UploadFile):
+                raise InvalidRequest(f"no file is expected in the field {name!r}", field=name)
+            elif name in fields:
+                raise InvalidRequest(f"the field {name!r} is given twice", field=name)
+            else:
+                fields[name] = value
+    finally:
+        await form.close()
+    return Submission(pictures, fields)
+
+
+def request_body(model: type[BaseModel], pictures: Mapping[str, str], required: Sequence[str]) -> dict[str, Any]:
+    """OpenAPI `requestBody` for both media types.
+
+    Args:
+        model: the other fields.
+        pictures: picture field to `one` or `many`.
+        required: picture fields that must be there.
+    """
+    schema = model.model_json_schema()
+
+    def body(picture: dict[str, Any]) -> dict[str, Any]:
+        properties = {
+            name: picture if count == "one" else {"type": "array", "items": picture, "minItems": 1}
+            for name, count in pictures.items()
+        }
+        return {
+            "schema": {
+                "type": "object",
+                "properties": {**properties, **schema.get("properties", {})},
+                "required": [*required, *schema.get("required", [])],
+                "additionalProperties": False,
+            }
+        }
+
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": body({"type": "string", "format": "binary"}),
+                "application/json": body({"type": "string", "format": "byte", "contentEncoding": "base64"}),
+            },
+        }
+    }

@@ -1,0 +1,107 @@
+"""The `shrinkface` command."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from service.api.app import create_app
+from service.contract import ContractError, read_manifest
+from service.demo import DemoError, run_demo
+from service.domain import DomainError
+from service.settings import Settings
+from service.telemetry import configure_logging
+
+app = typer.Typer(help="Face identification service.", no_args_is_help=True, pretty_exceptions_enable=False)
+model_app = typer.Typer(help="Look at models.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+
+# Commands that other packages bring, such as the benchmarks of the training package: found at run time, so that the
+# service imports nothing of them.
+for _plugin in entry_points(group="shrinkface.commands"):
+    app.add_typer(_plugin.load(), name=_plugin.name)
+
+
+def _settings(**overrides: object) -> Settings:
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the enrolled galleries.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or console.")] = None,
+) -> None:
+    """Serve until interrupted; every other setting comes from SHRINKFACE_ variables or .env."""
+    settings = _settings(host=host, port=port, data_dir=data_dir, log_format=log_format)
+    configure_logging(settings.log_level, settings.log_format)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=20,
+            limit_concurrency=2000,
+        )
+    )
+    server.run()
+    if not server.started:
+        raise typer.Exit(code=1)
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Stop after the table instead of serving on.")] = False,
+    port: Annotated[int, typer.Option(help="Port to try; a free one is taken if it is busy.")] = 8000,
+) -> None:
+    """Enrol two portraits, identify changed versions of them, and show the outcome."""
+    try:
+        passed = run_demo(port=port, once=once)
+    except (DemoError, DomainError, ContractError) as error:
+        Console(stderr=True).print(f"[red]{error}")
+        raise typer.Exit(code=1) from error
+    raise typer.Exit(code=0 if passed else 1)
+
+
+@model_app.command("show")
+def show_models() -> None:
+    """What the configured models are: name, space, size, teacher, figures."""
+    settings = _settings()
+    table = Table("model", "figure", "value")
+    for path in (settings.embedder_path, settings.detector_path):
+        try:
+            manifest = read_manifest(path)
+        except ContractError as error:
+            table.add_row(str(path.name), "error", str(error))
+            continue
+        rows = {
+            "role": manifest.role,
+            "space_id": manifest.space_id or "-",
+            "parameters": f"{manifest.parameters:,}",
+            "megabytes": f"{manifest.size_bytes / 1e6:.2f}",
+            "teacher": manifest.teacher,
+            "licence": manifest.licence,
+            **{key: str(value) for key, value in manifest.metrics.items()},
+        }
+        for key, value in rows.items():
+            table.add_row(manifest.name, key, value)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    app()

@@ -20,9 +20,10 @@ from model_training.detector.canvases import Image
 from model_training.detector.losses import DetectorObjective
 from model_training.detector.network import FaceNetwork
 from model_training.detector.recipe import DetectorRecipe
+from model_training.detector.stages import StageObjective, StageTeacher
 from model_training.trainer import CheckpointError
 
-TERMS = ("score", "box", "landmark", "landmark_error")
+TERMS = ("score", "box", "landmark", "stages", "landmark_error")
 
 _LOG_COLUMNS = ["step", "minutes", "learning_rate", *TERMS, *(f"held_out_{term}" for term in TERMS)]
 _CLIP_NORM = 10.0
@@ -52,6 +53,7 @@ class DetectorTrainer:
         large: canvases of every `recipe.large_every`-th step.
         held_out: canvases of pictures that never train, of the small side; only reported.
         folder: where the checkpoint and `log.csv` go.
+        teacher: needed where the recipe's objective is `stages`.
         compiled: run through torch.compile; measured on CPU it takes a minute to start and is no faster in bfloat16.
     """
 
@@ -63,16 +65,22 @@ class DetectorTrainer:
         held_out: CanvasBank,
         folder: Path,
         *,
+        teacher: StageTeacher | None = None,
         compiled: bool = False,
     ) -> None:
+        if (recipe.objective == "stages") != (teacher is not None):
+            raise ValueError(f"the objective {recipe.objective!r} and the teacher do not go together")
         torch.manual_seed(recipe.seed)
+        self._prepare = to_tensors if teacher is None else teacher.label
         self._recipe = recipe
         self._small, self._large, self._held_out = small, large, held_out
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.network = FaceNetwork(recipe.width).to(memory_format=torch.channels_last)
         self._objectives = {
-            side: DetectorObjective(self.network, side, recipe.landmark_weight, recipe.negative_weight)
+            side: StageObjective(self.network, side, recipe.landmark_weight)
+            if teacher is not None
+            else DetectorObjective(self.network, side, recipe.landmark_weight, recipe.negative_weight)
             for side in {small.side_px, large.side_px, held_out.side_px}
         }
         self._run = {
@@ -131,8 +139,8 @@ class DetectorTrainer:
         self.network.train()
         since, started = 0, time.monotonic()
         with tqdm(total=self._recipe.steps, initial=self.step, unit="step", desc=self._recipe.name) as bar:
-            for canvases, rows in self._batches(end):
-                terms = self._train_step(canvases, rows)
+            for batch in self._batches(end):
+                terms = self._train_step(batch)
                 self.step += 1
                 since += 1
                 running += (terms - running) / min(since, 50)
@@ -154,27 +162,28 @@ class DetectorTrainer:
             batches = len(self._held_out) // size
             for index in range(batches):
                 rows = slice(index * size, (index + 1) * size)
-                batch = to_tensors(np.array(self._held_out.canvases[rows]), np.array(self._held_out.rows[rows]))
+                batch = self._prepare(np.array(self._held_out.canvases[rows]), np.array(self._held_out.rows[rows]))
                 sums += objective(*batch).double().numpy()
         self.network.train()
         return sums / batches
 
-    def _batches(self, end: int) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+    def _batches(self, end: int) -> Iterator[tuple[Tensor, ...]]:
         """Batches from the current step on; each step's batch depends on the recipe and the step alone."""
         recipe, every = self._recipe, self._recipe.large_every
-        large_first, large_last = self.step // every, end // every
-        large = prefetched(self._large, large_first, large_last, recipe.large.batch, recipe.seed)
-        small = prefetched(self._small, self.step - large_first, end - large_last, recipe.small.batch, recipe.seed)
+        first, last = self.step // every, end // every
+        large = prefetched(self._large, range(first, last), recipe.large.batch, recipe.seed, self._prepare)
+        small = prefetched(
+            self._small, range(self.step - first, end - last), recipe.small.batch, recipe.seed, self._prepare
+        )
         for step in range(self.step, end):
             yield next(large if step % every == every - 1 else small)
 
-    def _train_step(self, canvases: Image, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _train_step(self, batch: tuple[Tensor, ...]) -> NDArray[np.float64]:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self._recipe)
-        batch = to_tensors(canvases, rows)
         with self._autocast():
-            terms = self._run[canvases.shape[1]](*batch)
-        loss = terms[:3].sum()
+            terms = self._run[batch[0].shape[-1]](*batch)
+        loss = terms[:-1].sum()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)

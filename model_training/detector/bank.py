@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,6 @@ from tqdm import tqdm
 from model_training.data import DataError
 from model_training.detector.canvases import MAX_ROWS, CanvasPainter, Image
 from model_training.detector.geometry import ROW_COLUMNS, Rows, mirror_rows
-
-Prepared = TypeVar("Prepared")
 
 
 class CanvasBank:
@@ -108,17 +105,13 @@ def draw_canvases(painter: CanvasPainter, out: Path, *, count: int, seed: int, t
 
 
 def prefetched(
-    bank: CanvasBank, indices: range, size: int, seed: int, prepare: Callable[[Image, Rows], Prepared]
-) -> Iterator[Prepared]:
-    """Batches of a bank, each read and prepared while the one before it trains."""
-
-    def ready(index: int) -> Prepared:
-        return prepare(*bank.batch(index, size, seed))
-
+    bank: CanvasBank, first: int, last: int, size: int, seed: int
+) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+    """Batches `first` to `last` (exclusive) of a bank, each read while the one before it trains."""
     with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(ready, indices[0]) if indices else None
-        for index in indices:
+        upcoming = pool.submit(bank.batch, first, size, seed) if first < last else None
+        for index in range(first, last):
             assert upcoming is not None
             current = upcoming.result()
-            upcoming = pool.submit(ready, index + 1) if index + 1 < indices.stop else None
+            upcoming = pool.submit(bank.batch, index + 1, size, seed) if index + 1 < last else None
             yield current

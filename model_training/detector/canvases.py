@@ -79,14 +79,14 @@ class CanvasPainter:
         side, kind = self.side_px, rng.random()
         canvas = np.zeros((side, side, 3), dtype=np.uint8)
         everything = (0, 0, side, side)
-        if kind < 0.2:
+        if kind < 0.4:
             return canvas, self._served(canvas, rng)
-        if kind < 0.45:
+        if kind < 0.62:
             return canvas, self._face(canvas, everything, (_SMALLEST_FACE_PX, 1.05 * side), rng)
-        if kind < 0.63:
+        if kind < 0.78:
             self._faceless(canvas, everything, rng)
             return canvas, np.zeros((0, ROW_COLUMNS), dtype=np.float32)
-        cuts = [0, *_cuts(side, 2 if kind < 0.9 else 3, rng), side]
+        cuts = [0, *_cuts(side, 2 if kind < 0.95 else 3, rng), side]
         rows_cuts = [0, *_cuts(side, len(cuts) - 1, rng), side]
         found = []
         for top, bottom in pairwise(rows_cuts):
@@ -159,7 +159,7 @@ class CanvasPainter:
         self, canvas: Image, window: Window, image: Image, rows: Rows, matrix: Affine, *, rng: np.random.Generator
     ) -> Rows:
         """Warp a picture into a window of the canvas; returns the labels that are left of it."""
-        if rng.random() < 0.25:
+        if rng.random() < 0.15:
             image = photometry.occluded(image, rows, rng)
         if rng.random() < 0.65:
             image = photometry.changed_light(image, rng)

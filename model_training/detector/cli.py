@@ -18,7 +18,6 @@ from model_training.detector.export import export_detector, write_manifest
 from model_training.detector.labels import label_pictures, load_labels, pictures_in_pairs
 from model_training.detector.network import FaceNetwork
 from model_training.detector.recipe import DetectorRecipe
-from model_training.detector.stages import StageTeacher
 from model_training.detector.training import DetectorTrainer
 
 app = typer.Typer(help="The face and landmark detector: label, train, export, evaluate.", no_args_is_help=True)
@@ -70,9 +69,6 @@ def train(
     start: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Checkpoint of an earlier stage.")
     ] = None,
-    teacher: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="YuNet's ONNX file, for the objective `stages`.")
-    ] = None,
     compiled: Annotated[bool, typer.Option(help="Run through torch.compile.")] = False,
 ) -> None:
     """Draw the canvases, then train; an interrupted run of the same recipe goes on where it stopped."""
@@ -89,9 +85,8 @@ def train(
     for name, (group, side_px, count, seed) in plan.items():
         painter = CanvasPainter(group, settings.shares, side_px)
         draw_canvases(painter, run / name, count=count, seed=seed, threads=threads)
-    opened = StageTeacher(teacher) if settings.objective == "stages" and teacher is not None else None
     small, large, held_out = (CanvasBank(run / name) for name in ("small", "large", "held_out"))
-    trainer = DetectorTrainer(settings, small, large, held_out, run, teacher=opened, compiled=compiled)
+    trainer = DetectorTrainer(settings, small, large, held_out, run, compiled=compiled)
     if trainer.resume():
         typer.echo(f"resumed at step {trainer.step}")
     elif start is not None:

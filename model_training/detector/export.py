@@ -134,11 +134,14 @@ def build_onnx(network: FaceNetwork) -> onnx.ModelProto:
     level8 = graph.units(features, "stage8", network.stage8)
     level16 = graph.units(graph.halved(level8), "stage16", network.stage16)
     level32 = graph.units(graph.halved(level16), "stage32", network.stage32)
-    lateral = network.lateral
+    lateral, shared = network.lateral, network.shared
     top = graph.unit(level32, "lateral32", lateral[2])  # type: ignore[arg-type]
     middle = graph.unit(graph.node("Add", [level16, graph.doubled(top)]), "lateral16", lateral[1])  # type: ignore[arg-type]
     bottom = graph.unit(graph.node("Add", [level8, graph.doubled(middle)]), "lateral8", lateral[0])  # type: ignore[arg-type]
-    levels = (bottom, middle, top)
+    levels = [
+        graph.unit(level, f"shared{stride}", unit)  # type: ignore[arg-type]
+        for level, stride, unit in zip((bottom, middle, top), STRIDES, shared, strict=True)
+    ]
     outputs = []
     for head, channels in HEADS.items():
         for level, stride, unit in zip(levels, STRIDES, network.heads[head], strict=True):  # type: ignore[call-overload]

@@ -55,25 +55,6 @@ def quality_focal_loss(logits: Tensor, quality: Tensor) -> Tensor:
     return distance * functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")
 
 
-def landmark_terms(points: Tensor, wanted: Tensor, sides: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and mean distance of landmarks, both relative to the face's side.
-
-    Args:
-        points: (n, cells, 5, 2) pixels.
-        wanted: likewise.
-        sides: (n, cells) pixels.
-        weight: (n, cells) how much a cell counts; 0 for none.
-
-    Returns:
-        Two scalars; no gradient flows through the second.
-    """
-    count = weight.sum().clamp(min=1.0)
-    apart = (points - wanted) / sides[..., None, None]
-    loss = functional.smooth_l1_loss(apart, torch.zeros_like(apart), beta=_LANDMARK_KNEE, reduction="none")
-    distance = apart.detach().norm(dim=-1).mean(dim=-1)
-    return (loss.mean(dim=(2, 3)) * weight).sum() / count, (distance * weight).sum() / count
-
-
 class DetectorObjective(nn.Module):
     """A network and its loss as one module, so that both are compiled and autocast together.
 
@@ -109,8 +90,8 @@ class DetectorObjective(nn.Module):
             landmarks: (n, cells, 5, 2) pixels.
 
         Returns:
-            (5,) float32: score, box and landmark terms as they are weighted into the total, 0 for stages, and the mean
-            landmark error as a share of the face's side.
+            (4,) float32: score, box and landmark terms as they are weighted into the total, and the mean landmark error
+            as a share of the face's side.
         """
         outputs = {name: value.float() for name, value in self.network(pixels).items()}
         weight = positive.float()
@@ -124,6 +105,9 @@ class DetectorObjective(nn.Module):
         box = (eiou_loss(predicted, wanted) * weight).sum() / count
         sides = (wanted[..., 2:] - wanted[..., :2]).prod(dim=-1).clamp(min=1.0).sqrt()
         points = decode_landmarks(outputs["kps"], self.cells, self.strides)
-        landmark, error = landmark_terms(points, landmarks, sides, weight)
-        score = 2.0 * (scores * asked).sum() / count
-        return torch.stack([score, 2.0 * box, self._landmark_weight * landmark, torch.zeros(()), error])
+        apart = (points - landmarks) / sides[..., None, None] * weight[..., None, None]
+        landmark = functional.smooth_l1_loss(
+            apart, torch.zeros_like(apart), beta=_LANDMARK_KNEE, reduction="none"
+        ).sum() / (10 * count)
+        error = apart.detach().norm(dim=-1).sum() / (5 * count)
+        return torch.stack([2.0 * (scores * asked).sum() / count, 2.0 * box, self._landmark_weight * landmark, error])

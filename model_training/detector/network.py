@@ -64,6 +64,7 @@ class FaceNetwork(nn.Module):
         self.stage16 = nn.Sequential(SeparableUnit(width, width), SeparableUnit(width, width))
         self.stage32 = nn.Sequential(SeparableUnit(width, width), SeparableUnit(width, width))
         self.lateral = nn.ModuleList([SeparableUnit(width, width) for _ in STRIDES])
+        self.shared = nn.ModuleList([SeparableUnit(width, width) for _ in STRIDES])
         self.heads = nn.ModuleDict(
             {
                 name: nn.ModuleList([SeparableUnit(width, channels, activated=False) for _ in STRIDES])
@@ -86,46 +87,29 @@ class FaceNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> LevelOutputs:
         """See the class."""
-        return flatten_maps(self.level_maps(pixels))
+        maps = self.level_maps(pixels)
+        return {
+            name: torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps[name]], dim=1) for name in HEADS
+        }
 
     def level_maps(self, pixels: Tensor) -> dict[str, list[Tensor]]:
         """The heads' maps before flattening: for each head three tensors (n, channels, rows, columns)."""
-        return self.head_maps(self.stages(pixels)[-len(STRIDES) :])
-
-    def stages(self, pixels: Tensor) -> list[Tensor]:
-        """Maps that a teacher of the same layout can be compared with.
-
-        Returns:
-            Seven maps (n, channels, rows, columns): stem (stride 2, 16 channels), the last of stride 4, the trunk at
-            strides 8 and 16, and the pyramid's at strides 8, 16 and 32, which the heads read.
-        """
-        stem = self.stem(pixels * PIXEL_SCALE)
-        wide = self.widen(self.stage4(functional.max_pool2d(stem, 2)))
-        level8 = self.stage8(functional.max_pool2d(wide, 2))
+        features = functional.max_pool2d(self.stem(pixels * PIXEL_SCALE), 2)
+        features = functional.max_pool2d(self.widen(self.stage4(features)), 2)
+        level8 = self.stage8(features)
         level16 = self.stage16(functional.max_pool2d(level8, 2))
         level32 = self.stage32(functional.max_pool2d(level16, 2))
         top = self.lateral[2](level32)
         middle = self.lateral[1](level16 + functional.interpolate(top, scale_factor=2.0, mode="nearest"))
         bottom = self.lateral[0](level8 + functional.interpolate(middle, scale_factor=2.0, mode="nearest"))
-        return [stem, wide, level8, level16, bottom, middle, top]
-
-    def head_maps(self, levels: list[Tensor]) -> dict[str, list[Tensor]]:
-        """The heads' maps from the pyramid's, as in `level_maps`."""
+        levels = [unit(level) for unit, level in zip(self.shared, (bottom, middle, top), strict=True)]
         # bfloat16 resolves a landmark to a quarter of a pixel at stride 16; the heads are too small to need it.
-        with torch.autocast(levels[0].device.type, enabled=False):
+        with torch.autocast(pixels.device.type, enabled=False):
             levels = [level.float() for level in levels]
             return {
                 name: [head(level) for head, level in zip(heads, levels, strict=True)]  # type: ignore[arg-type]
                 for name, heads in self.heads.items()
             }
-
-
-def flatten_maps(maps: dict[str, list[Tensor]]) -> LevelOutputs:
-    """Maps of each head, (n, channels, rows, columns) by level, to (n, cells, channels)."""
-    return {
-        name: torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
-        for name, levels in maps.items()
-    }
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,9 +33,9 @@ class DetectorRecipe(BaseModel):
         large: canvases of every `large_every`-th step, for faces larger than a small canvas.
         shares: weight of each collection of pictures when canvases are drawn.
         held_out: share of the pictures that never trains.
+        learning_rate: peak for everything but the 1x1 convolutions, by AdamW.
+        mixing_rate: peak for those, by `OrthogonalMomentum`.
         negative_weight: weight of cells that should say no; above 1 it buys fewer false alarms with lower scores.
-        objective: `labels` teaches the boxes and landmarks that were moved with the pictures; `stages` runs the
-            teacher on every canvas and matches what it sees, map by map and cell by cell.
         landmark_weight: weight of the landmark loss, whose unit is the face's side.
         checkpoint_every: steps between checkpoints.
     """
@@ -52,9 +51,9 @@ class DetectorRecipe(BaseModel):
     held_out: float = Field(default=0.03, gt=0, lt=0.5)
     steps: int = Field(default=4_000, ge=1)
     learning_rate: float = Field(default=4e-3, gt=0)
+    mixing_rate: float = Field(default=0.02, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     warmup_steps: int = Field(default=100, ge=0)
-    objective: Literal["labels", "stages"] = "labels"
     negative_weight: float = Field(default=1.0, gt=0)
     landmark_weight: float = Field(default=40.0, gt=0)
     checkpoint_every: int = Field(default=100, ge=1)

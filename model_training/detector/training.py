@@ -19,22 +19,22 @@ from model_training.detector.bank import CanvasBank, prefetched
 from model_training.detector.canvases import Image
 from model_training.detector.losses import DetectorObjective
 from model_training.detector.network import FaceNetwork
+from model_training.detector.optimiser import OrthogonalMomentum
 from model_training.detector.recipe import DetectorRecipe
-from model_training.detector.stages import StageObjective, StageTeacher
 from model_training.trainer import CheckpointError
 
-TERMS = ("score", "box", "landmark", "stages", "landmark_error")
+TERMS = ("score", "box", "landmark", "landmark_error")
 
 _LOG_COLUMNS = ["step", "minutes", "learning_rate", *TERMS, *(f"held_out_{term}" for term in TERMS)]
 _CLIP_NORM = 10.0
 
 
-def learning_rate_at(step: int, recipe: DetectorRecipe) -> float:
-    """Linear warm-up, then half a cosine down to 1 % of the peak."""
+def rate_factor(step: int, recipe: DetectorRecipe) -> float:
+    """Share of the peak learning rate: linear warm-up, then half a cosine down to 1 %."""
     if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+        return (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def to_tensors(canvases: Image, rows: NDArray[np.float32]) -> tuple[Tensor, ...]:
@@ -53,7 +53,6 @@ class DetectorTrainer:
         large: canvases of every `recipe.large_every`-th step.
         held_out: canvases of pictures that never train, of the small side; only reported.
         folder: where the checkpoint and `log.csv` go.
-        teacher: needed where the recipe's objective is `stages`.
         compiled: run through torch.compile; measured on CPU it takes a minute to start and is no faster in bfloat16.
     """
 
@@ -65,34 +64,31 @@ class DetectorTrainer:
         held_out: CanvasBank,
         folder: Path,
         *,
-        teacher: StageTeacher | None = None,
         compiled: bool = False,
     ) -> None:
-        if (recipe.objective == "stages") != (teacher is not None):
-            raise ValueError(f"the objective {recipe.objective!r} and the teacher do not go together")
         torch.manual_seed(recipe.seed)
-        self._prepare = to_tensors if teacher is None else teacher.label
         self._recipe = recipe
         self._small, self._large, self._held_out = small, large, held_out
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.network = FaceNetwork(recipe.width).to(memory_format=torch.channels_last)
         self._objectives = {
-            side: StageObjective(self.network, side, recipe.landmark_weight)
-            if teacher is not None
-            else DetectorObjective(self.network, side, recipe.landmark_weight, recipe.negative_weight)
+            side: DetectorObjective(self.network, side, recipe.landmark_weight, recipe.negative_weight)
             for side in {small.side_px, large.side_px, held_out.side_px}
         }
         self._run = {
             side: torch.compile(objective, dynamic=False) if compiled else objective
             for side, objective in self._objectives.items()
         }
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim <= 1]
-        self._optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=recipe.learning_rate,
-        )
+        mixing = [p for p in self.network.parameters() if p.ndim == 4 and p.shape[2:] == (1, 1)]
+        chosen = {id(p) for p in mixing}
+        others = [p for p in self.network.parameters() if id(p) not in chosen]
+        # Each group's own peak; the schedule scales both alike.
+        self._optimizers: list[torch.optim.Optimizer] = [
+            OrthogonalMomentum(mixing, lr=recipe.mixing_rate, weight_decay=recipe.weight_decay),
+            torch.optim.AdamW(others, lr=recipe.learning_rate, weight_decay=0.0),
+        ]
+        self._peaks = (recipe.mixing_rate, recipe.learning_rate)
         self.step = 0
         self.seconds = 0.0
         self._earlier = {"steps": 0.0, "seconds": 0.0}
@@ -114,7 +110,8 @@ class DetectorTrainer:
         if state["recipe"] != self._recipe.model_dump_json():
             raise CheckpointError(f"{self.checkpoint_path} belongs to another recipe")
         self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        for optimizer, stored in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self._earlier = state["earlier"]
         return True
@@ -139,8 +136,8 @@ class DetectorTrainer:
         self.network.train()
         since, started = 0, time.monotonic()
         with tqdm(total=self._recipe.steps, initial=self.step, unit="step", desc=self._recipe.name) as bar:
-            for batch in self._batches(end):
-                terms = self._train_step(batch)
+            for canvases, rows in self._batches(end):
+                terms = self._train_step(canvases, rows)
                 self.step += 1
                 since += 1
                 running += (terms - running) / min(since, 50)
@@ -162,34 +159,35 @@ class DetectorTrainer:
             batches = len(self._held_out) // size
             for index in range(batches):
                 rows = slice(index * size, (index + 1) * size)
-                batch = self._prepare(np.array(self._held_out.canvases[rows]), np.array(self._held_out.rows[rows]))
+                batch = to_tensors(np.array(self._held_out.canvases[rows]), np.array(self._held_out.rows[rows]))
                 sums += objective(*batch).double().numpy()
         self.network.train()
         return sums / batches
 
-    def _batches(self, end: int) -> Iterator[tuple[Tensor, ...]]:
+    def _batches(self, end: int) -> Iterator[tuple[Image, NDArray[np.float32]]]:
         """Batches from the current step on; each step's batch depends on the recipe and the step alone."""
         recipe, every = self._recipe, self._recipe.large_every
-        first, last = self.step // every, end // every
-        large = prefetched(self._large, range(first, last), recipe.large.batch, recipe.seed, self._prepare)
-        small = prefetched(
-            self._small, range(self.step - first, end - last), recipe.small.batch, recipe.seed, self._prepare
-        )
+        large_first, large_last = self.step // every, end // every
+        large = prefetched(self._large, large_first, large_last, recipe.large.batch, recipe.seed)
+        small = prefetched(self._small, self.step - large_first, end - large_last, recipe.small.batch, recipe.seed)
         for step in range(self.step, end):
             yield next(large if step % every == every - 1 else small)
 
-    def _train_step(self, batch: tuple[Tensor, ...]) -> NDArray[np.float64]:
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, self._recipe)
+    def _train_step(self, canvases: Image, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * rate_factor(self.step, self._recipe)
+        batch = to_tensors(canvases, rows)
         with self._autocast():
-            terms = self._run[batch[0].shape[-1]](*batch)
-        loss = terms[:-1].sum()
-        self._optimizer.zero_grad(set_to_none=True)
+            terms = self._run[canvases.shape[1]](*batch)
+        loss = terms[:3].sum()
+        self.network.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"loss is not finite at step {self.step}")
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         return np.asarray(terms.detach().double().numpy())
 
     def _autocast(self) -> torch.autocast:
@@ -202,7 +200,7 @@ class DetectorTrainer:
             writer = csv.writer(stream)
             if fresh:
                 writer.writerow(_LOG_COLUMNS)
-            rate = learning_rate_at(self.step, self._recipe)
+            rate = self._recipe.learning_rate * rate_factor(self.step, self._recipe)
             values = [f"{value:.5f}" for value in (*running, *self.held_out_terms())]
             writer.writerow([self.step, f"{self.seconds / 60:.2f}", f"{rate:.6f}", *values])
 
@@ -210,7 +208,7 @@ class DetectorTrainer:
         state = {
             "recipe": self._recipe.model_dump_json(),
             "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "step": self.step,
             "seconds": self.seconds,
             "earlier": self._earlier,

@@ -22,8 +22,9 @@ from model_training.detector.labels import (
     teacher_faces,
 )
 from model_training.detector.losses import aligned_iou, eiou_loss, quality_focal_loss
+from model_training.detector.optimiser import OrthogonalMomentum, orthogonalised
 from model_training.detector.recipe import BankRecipe, DetectorRecipe
-from model_training.detector.training import DetectorTrainer, learning_rate_at
+from model_training.detector.training import DetectorTrainer, rate_factor
 from model_training.trainer import CheckpointError
 from service.domain import Box, Detection
 
@@ -177,10 +178,25 @@ def test_loss_values():
 
 
 def test_the_rate_warms_up_and_comes_down():
-    rates = [learning_rate_at(step, RECIPE) for step in range(RECIPE.steps + 1)]
-    assert rates[0] == pytest.approx(RECIPE.learning_rate / 2)
-    assert max(rates) == RECIPE.learning_rate
-    assert rates[-1] == pytest.approx(0.01 * RECIPE.learning_rate)
+    shares = [rate_factor(step, RECIPE) for step in range(RECIPE.steps + 1)]
+    assert shares[0] == pytest.approx(1 / 2)
+    assert max(shares) == 1
+    assert shares[-1] == pytest.approx(0.01)
+
+
+def test_orthogonal_steps_move_alike_in_every_direction():
+    torch.manual_seed(0)
+    for shape in ((24, 24), (10, 64), (64, 16)):
+        skewed = torch.randn(*shape) @ torch.diag(torch.logspace(0, -1, shape[1]))
+        strengths = torch.linalg.svdvals(orthogonalised(skewed))
+        assert strengths.max() < 1.3
+        assert strengths.median() > 0.6
+    kernel = torch.nn.Parameter(torch.zeros(8, 8, 1, 1))
+    kernel.grad = torch.eye(8).view(8, 8, 1, 1) * 1e-4
+    OrthogonalMomentum([kernel], lr=0.1).step()
+    moved = -kernel.detach()[:, :, 0, 0]
+    assert moved.diagonal().mean() == pytest.approx(0.1, rel=0.35)
+    assert (moved - torch.diag(moved.diagonal())).abs().max() < 1e-4
 
 
 def test_the_loss_goes_down_on_what_it_sees(banks, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -23,14 +25,16 @@ class ImpostorCurve:
 
     def false_match_rate(self, similarity: float) -> float:
         """Chance that one comparison of two different people reaches `similarity`."""
-        return 1.0 - NormalDist(self.mean, self.std).cdf(similarity)
+        return 0.5 * math.erfc((similarity - self.mean) / (self.std * math.sqrt(2.0)))
 
     def fpir(self, similarity: float, gallery_size: int) -> float:
         """Chance that a stranger's best match among `gallery_size` faces reaches `similarity`.
 
         The comparisons are taken as independent: `1 - (1 - FMR)^N` (ISO/IEC 19795-1, section on identification).
         """
-        return float(1.0 - (1.0 - self.false_match_rate(similarity)) ** gallery_size)
+        rate = self.false_match_rate(similarity)
+        # Not 1 - (1 - rate)^N as written: below 1e-16 the difference would vanish.
+        return -math.expm1(gallery_size * math.log1p(-rate)) if rate < 1.0 else float(gallery_size > 0)
 
     def threshold(self, fpir: float, gallery_size: int) -> float:
         """Least similarity whose FPIR is at most `fpir` in a gallery of `gallery_size` faces.
@@ -40,6 +44,6 @@ class ImpostorCurve:
         """
         if not 0.0 < fpir < 1.0:
             raise ValueError(f"an FPIR lies between 0 and 1, not {fpir}")
-        rate = 1.0 - (1.0 - fpir) ** (1.0 / max(1, gallery_size))
+        rate = max(-math.expm1(math.log1p(-fpir) / max(1, gallery_size)), sys.float_info.min)
         # inv_cdf of the lower tail: 1 - rate would round to 1 for galleries of a million.
         return min(_MAX_THRESHOLD, self.mean - self.std * NormalDist().inv_cdf(rate))

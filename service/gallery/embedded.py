@@ -210,7 +210,13 @@ class EmbeddedGallery(Gallery):
     def _publish_removal(self, forgotten: Forgotten) -> Removal:
         """On the writer's thread, after the commit."""
         entries = self._indexes[forgotten.gallery].remove(forgotten.face_keys)
-        return Removal(persons=1, faces=len(forgotten.face_keys), index_entries=entries, revision=forgotten.revision)
+        return Removal(
+            persons=1,
+            faces=len(forgotten.face_keys),
+            index_entries=entries,
+            revision=forgotten.revision,
+            crop_digests=forgotten.crop_digests,
+        )
 
     def _search(self, gallery: str, probes: NDArray[np.float32], top_k: int) -> list[SearchResult]:
         index = self._indexes.get(gallery)
@@ -269,6 +275,7 @@ def _face_row(face: NewFace, vector: NDArray[np.float32]) -> FaceRow:
         face_id=face.face_id,
         embedding=vector.astype(STORED_DTYPE, copy=False).tobytes(),
         quality=json.dumps(asdict(face.quality)),
+        crop_digest=face.crop_digest,
     )
 
 

@@ -28,11 +28,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class FaceRow:
-    """A face on its way into the database: id, little-endian float32 bytes of the embedding, quality as JSON."""
+    """A face on its way into the database.
+
+    Attributes:
+        embedding: little-endian float32 bytes.
+        quality: as JSON.
+        crop_digest: what caches know the face by.
+    """
 
     face_id: str
     embedding: bytes
     quality: str
+    crop_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +65,11 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What a deletion took away: the keys (m,) int64 of the faces, and the revision that this made."""
+    """What a deletion took away: keys (m,) int64 and crop digests of the faces, and the revision that this made."""
 
     gallery: str
     face_keys: NDArray[np.int64]
+    crop_digests: tuple[str, ...]
     revision: int
 
 
@@ -110,9 +118,9 @@ def _add_face(
 ) -> int:
     face_key = _inserted(connection, "INSERT INTO embeddings (vector) VALUES (?)", (face.embedding,))
     added = connection.execute(
-        "INSERT INTO faces (face_key, person_key, gallery_key, face_id, quality, created_at_us, revision) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (gallery_key, face_id) DO NOTHING",
-        (face_key, *owner, face.face_id, face.quality, now_us, revision),
+        "INSERT INTO faces (face_key, person_key, gallery_key, face_id, quality, crop_digest, created_at_us, "
+        "revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (gallery_key, face_id) DO NOTHING",
+        (face_key, *owner, face.face_id, face.quality, face.crop_digest, now_us, revision),
     )
     if not added.rowcount:
         raise InvalidRequest("a face of this id is in the gallery already", field="face_id", face_id=face.face_id)
@@ -123,8 +131,10 @@ def forget(connection: sqlite3.Connection, gallery: str, person_id: str) -> Forg
     """Erase a person and their faces. Raises GalleryNotFound, PersonNotFound."""
     gallery_key = key_of_gallery(connection, gallery)
     person_key = key_of_person(connection, gallery_key, gallery, person_id)
-    rows = connection.execute("SELECT face_key FROM faces WHERE person_key = ? ORDER BY face_key", (person_key,))
-    face_keys = [key for (key,) in rows]
+    rows = connection.execute(
+        "SELECT face_key, crop_digest FROM faces WHERE person_key = ? ORDER BY face_key", (person_key,)
+    ).fetchall()
+    face_keys = [key for key, _ in rows]
     revision = next_revision(connection)
     # Blanked in place and at the same length; `schema.MIGRATIONS` says why the row stays.
     connection.executemany(
@@ -136,7 +146,8 @@ def forget(connection: sqlite3.Connection, gallery: str, person_id: str) -> Forg
         "UPDATE galleries SET persons = persons - 1, faces = faces - ?, revision = ? WHERE gallery_key = ?",
         (len(face_keys), revision, gallery_key),
     )
-    return Forgotten(gallery, np.array(face_keys, dtype=np.int64), revision)
+    digests = tuple(digest for _, digest in rows if digest)
+    return Forgotten(gallery, np.array(face_keys, dtype=np.int64), digests, revision)
 
 
 def _inserted(connection: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> int:

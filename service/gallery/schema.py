@@ -49,6 +49,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             gallery_key INTEGER NOT NULL REFERENCES galleries,
             face_id TEXT NOT NULL,
             quality TEXT NOT NULL,
+            crop_digest TEXT NOT NULL,
             created_at_us INTEGER NOT NULL,
             revision INTEGER NOT NULL,
             UNIQUE (gallery_key, face_id)

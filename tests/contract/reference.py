@@ -36,6 +36,7 @@ def exact_cosines(vectors: NDArray[np.float32], probe: NDArray[np.float32]) -> N
 class _Gallery:
     persons: dict[str, Person] = field(default_factory=dict)
     faces: dict[str, tuple[str, NDArray[np.float32]]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     revision: int = 0
 
 
@@ -86,6 +87,7 @@ class ReferenceGallery(Gallery):
             )
         here.persons[person_id] = person
         here.faces.update({face.face_id: (person_id, face.embedding.copy()) for face in faces})
+        here.digests.update({face.face_id: face.crop_digest for face in faces})
         self._state.galleries[gallery] = here
         here.revision = self._next_revision()
         return person
@@ -132,7 +134,8 @@ class ReferenceGallery(Gallery):
         for face_id in person.face_ids:
             del here.faces[face_id]
         here.revision = self._next_revision()
-        return Removal(1, len(person.face_ids), len(person.face_ids), here.revision)
+        digests = tuple(here.digests.pop(face_id) for face_id in person.face_ids)
+        return Removal(1, len(person.face_ids), len(person.face_ids), here.revision, tuple(filter(None, digests)))
 
     async def close(self) -> None:
         self._open = False

@@ -44,7 +44,7 @@ def unit(*values: float) -> np.ndarray:
 
 
 def face(face_id: str, *values: float) -> NewFace:
-    return NewFace(face_id, unit(*values), QUALITY)
+    return NewFace(face_id, unit(*values), QUALITY, crop_digest=f"crop-of-{face_id}")
 
 
 async def test_enrol_answers_with_the_person_and_reading_gives_the_same(open_gallery: OpenGallery) -> None:
@@ -241,6 +241,7 @@ async def test_forgetting_says_what_went_and_leaves_the_others(open_gallery: Ope
         await gallery.enrol("g", "bob", None, {}, [face("f3", 0, 1)])
         removal = await gallery.forget_person("g", "ann")
         assert (removal.persons, removal.faces, removal.index_entries) == (1, 2, 2)
+        assert removal.crop_digests == ("crop-of-f1", "crop-of-f2")
         (result,) = await gallery.search("g", unit(1)[np.newaxis], 5)
         assert [m.person_id for m in result.matches] == ["bob"]
         assert result.gallery_size == 1

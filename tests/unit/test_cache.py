@@ -1,0 +1,197 @@
+"""The embedding cache against a real server, healthy, frozen, dead and confused."""
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+from redis.asyncio import Redis
+
+from service.cache import NullCache, RedisCache
+from tests.redis_fixture import free_port
+
+pytestmark = pytest.mark.anyio
+
+SPACE = "sf1-test"
+DIMENSION = 8
+TIMEOUT_S = 0.15
+# What scheduling on a busy core may add to a timeout.
+SLACK_S = 0.35
+
+
+def unit(seed):
+    vector = np.random.default_rng(seed).normal(size=DIMENSION)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def cache_at(url, **options):
+    settings = {"space_id": SPACE, "dimension": DIMENSION, "timeout_s": TIMEOUT_S, "ttl_s": 60, "rest_s": 30.0}
+    return RedisCache(url, **{**settings, **options})
+
+
+async def seconds(call):
+    started = time.perf_counter()
+    result = await call
+    return result, time.perf_counter() - started
+
+
+@pytest.fixture
+async def raw(redis_server):
+    client = Redis.from_url(redis_server.url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def cache(redis_server):
+    cache = cache_at(redis_server.url)
+    yield cache
+    await cache.close()
+
+
+@pytest.mark.redis
+class TestWithAServer:
+    async def test_what_was_put_comes_back_in_the_order_asked_for(self, cache):
+        await cache.put({"a": unit(1), "b": unit(2)})
+        second, missing, first = await cache.get(["b", "nobody", "a"])
+        np.testing.assert_array_equal(first, unit(1))
+        np.testing.assert_array_equal(second, unit(2))
+        assert first.dtype == np.float32
+        assert first.flags.writeable
+        assert missing is None
+
+    async def test_nothing_asked_is_nothing_answered(self, cache):
+        assert await cache.get([]) == []
+        assert await cache.remove([]) == 0
+        await cache.put({})
+
+    async def test_another_space_meets_no_old_vectors(self, cache, redis_server):
+        await cache.put({"a": unit(1)})
+        other = cache_at(redis_server.url, space_id="sf1-other")
+        assert await other.get(["a"]) == [None]
+        await other.close()
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"",
+            b"rubbish",
+            unit(1)[:-1].tobytes(),
+            np.concatenate([unit(1), unit(2)]).tobytes(),
+            np.zeros(DIMENSION, np.float32).tobytes(),
+            (unit(1) * 1.1).astype(np.float32).tobytes(),
+            np.full(DIMENSION, np.nan, np.float32).tobytes(),
+            np.full(DIMENSION, np.inf, np.float32).tobytes(),
+        ],
+        ids=["empty", "text", "short", "long", "zero", "not unit", "nan", "infinite"],
+    )
+    async def test_a_garbage_value_is_a_miss_and_spoils_no_other(self, cache, raw, value):
+        await cache.put({"good": unit(1)})
+        await raw.set(f"shrinkface:{SPACE}:bad", value)
+        bad, good = await cache.get(["bad", "good"])
+        assert bad is None
+        np.testing.assert_array_equal(good, unit(1))
+
+    async def test_a_key_of_another_type_is_a_miss(self, cache, raw):
+        await raw.lpush(f"shrinkface:{SPACE}:list", "x")
+        assert await cache.get(["list"]) == [None]
+
+    async def test_entries_expire(self, cache, raw):
+        await cache.put({"a": unit(1), "b": unit(2)})
+        for key in ("a", "b"):
+            assert 55 <= await raw.ttl(f"shrinkface:{SPACE}:{key}") <= 60
+
+    async def test_remove_counts_what_was_there(self, cache):
+        await cache.put({"a": unit(1), "b": unit(2), "c": unit(3)})
+        assert await cache.remove(["a", "c", "nobody"]) == 2
+        assert [vector is None for vector in await cache.get(["a", "b", "c"])] == [True, False, True]
+
+    async def test_a_frozen_server_costs_one_timeout_and_is_then_left_alone(self, cache, redis_server):
+        await cache.put({"a": unit(1)})
+        redis_server.freeze()
+        found, first_s = await seconds(cache.get(["a"]))
+        assert found == [None]
+        assert TIMEOUT_S * 0.9 <= first_s < TIMEOUT_S + SLACK_S
+
+        async def everything():
+            assert await cache.get(["a"]) == [None]
+            await cache.put({"b": unit(2)})
+            assert await cache.remove(["a"]) == 0
+
+        _, rest_s = await seconds(everything())
+        assert rest_s < TIMEOUT_S / 2
+
+    async def test_after_its_rest_a_thawed_server_answers_again_and_never_with_an_old_reply(self, redis_server):
+        cache = cache_at(redis_server.url, rest_s=0.05)
+        await cache.put({"a": unit(1), "b": unit(2)})
+        redis_server.freeze()
+        assert await cache.get(["a"]) == [None]
+        redis_server.thaw()
+        await asyncio.sleep(0.1)
+        (found,) = await cache.get(["b"])
+        np.testing.assert_array_equal(found, unit(2))
+        await cache.close()
+
+    async def test_a_killed_server_is_a_miss(self, cache, redis_server):
+        await cache.put({"a": unit(1)})
+        redis_server.kill()
+        found, took_s = await seconds(cache.get(["a"]))
+        assert found == [None]
+        assert took_s < TIMEOUT_S + SLACK_S
+        assert await cache.remove(["a"]) == 0
+
+    async def test_closing_over_a_frozen_server_does_not_hang(self, redis_server):
+        cache = cache_at(redis_server.url)
+        await cache.put({"a": unit(1)})
+        redis_server.freeze()
+        _, took_s = await seconds(cache.close())
+        assert took_s < TIMEOUT_S + SLACK_S
+
+
+class TestWithoutAServer:
+    async def test_nobody_listening_is_a_miss(self):
+        cache = cache_at(f"redis://127.0.0.1:{free_port()}/0", rest_s=0.0)
+        assert await cache.get(["a", "b"]) == [None, None]
+        await cache.put({"a": unit(1)})
+        assert await cache.remove(["a"]) == 0
+        await cache.close()
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            b"\x00\xff\xfe\x80\r\n",
+            b"$notanumber\r\n",
+            b"*-7\r\n",
+            b"*3\r\n:1\r\n",
+            b"+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n",
+            b":12345\r\n" * 8,
+            b"%1\r\n+a\r\n",
+            b"",
+        ],
+        ids=["http", "binary", "length", "negative array", "cut short", "ok", "integers", "map", "hangs up"],
+    )
+    async def test_a_server_that_answers_rubbish_is_a_miss(self, reply):
+        async def confuse(reader, writer):
+            while reply and await reader.read(4096):
+                writer.write(reply)
+                await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(confuse, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        cache = cache_at(f"redis://127.0.0.1:{port}/0", rest_s=0.0)
+        found, took_s = await seconds(cache.get(["a", "b"]))
+        assert found == [None, None]
+        assert took_s < TIMEOUT_S + SLACK_S
+        await cache.put({"a": unit(1)})
+        assert isinstance(await cache.remove(["a"]), int)
+        await cache.close()
+        server.close()
+
+    async def test_the_null_cache_remembers_nothing(self):
+        cache = NullCache()
+        await cache.put({"a": unit(1)})
+        assert await cache.get(["a", "b"]) == [None, None]
+        assert await cache.remove(["a"]) == 0
+        await cache.close()

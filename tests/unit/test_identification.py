@@ -1,0 +1,448 @@
+"""The use cases over ports that are dictionaries."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from service.calibration import ImpostorCurve
+from service.domain import (
+    Box,
+    Detection,
+    FaceQuality,
+    ImageDamaged,
+    InvalidRequest,
+    NoFaceFound,
+    PersonExists,
+    PersonNotFound,
+    QualityTooLow,
+    SeveralFacesFound,
+)
+from service.identification import IdentificationService, crop_digest
+from service.ports import AnalysedPicture, FoundFace
+from tests.contract.reference import ReferenceGallery, ReferenceState
+
+pytestmark = pytest.mark.anyio
+
+DIMENSION = 4
+GALLERY = "staff"
+GOOD = FaceQuality(side_px=90.0, detection_score=0.95, sharpness=20.0, yaw=0.0, roll_deg=0.0)
+BLURRED = replace(GOOD, issues=("face-blurred",))
+
+
+def at(cosine):
+    """A unit vector at a cosine to `at(1)`."""
+    return np.array([cosine, np.sqrt(1 - cosine**2), 0, 0], dtype=np.float32)
+
+
+ADA, EVE, NEAR_ADA = 1, 2, 3
+VECTORS = {
+    ADA: at(1.0),
+    EVE: np.array([0, 0, 1, 0], dtype=np.float32),
+    NEAR_ADA: at(0.9),
+    4: at(0.32),
+    5: at(0.25),
+    6: at(0.2),
+}
+
+
+def face(key, quality=GOOD):
+    detection = Detection(Box(10, 10, 90, 90), np.zeros((5, 2), np.float32), quality.detection_score)
+    return FoundFace(detection, quality, np.full((112, 112, 3), key, dtype=np.uint8))
+
+
+def digest(key):
+    return crop_digest(face(key).crop)
+
+
+class Analyser:
+    """A picture is the list of its face numbers: b"1 3" shows Ada and one who resembles her."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def analyse(self, picture, *, max_faces):
+        self.asked.append(max_faces)
+        if picture == b"damaged":
+            raise ImageDamaged("damaged")
+        faces = [face(int(word.rstrip(b"!")), BLURRED if word.endswith(b"!") else GOOD) for word in picture.split()]
+        return AnalysedPicture(640, 480, tuple(faces[:max_faces]), len(faces), {"decode": 1.0, "detect": 2.0})
+
+
+class Embedder:
+    dimension = DIMENSION
+    space_id = "sf1-test"
+
+    def __init__(self):
+        self.embedded = []
+
+    async def embed(self, crops):
+        keys = [int(crop[0, 0, 0]) for crop in crops]
+        self.embedded.append(keys)
+        return np.stack([VECTORS[key] for key in keys])
+
+
+class Cache:
+    def __init__(self):
+        self.entries = {}
+
+    async def get(self, keys):
+        return [self.entries.get(key) for key in keys]
+
+    async def put(self, entries):
+        self.entries.update(entries)
+
+    async def remove(self, keys):
+        return sum(self.entries.pop(key, None) is not None for key in keys)
+
+    async def close(self):
+        self.entries.clear()
+
+
+class GalleryWithDigests(ReferenceGallery):
+    """The reference, which also remembers under what the faces may be cached."""
+
+    def __init__(self):
+        super().__init__(ReferenceState(), DIMENSION)
+        self.digests = {}
+
+    async def enrol(self, gallery, person_id, name, metadata, faces, *, extend=False):
+        person = await super().enrol(gallery, person_id, name, metadata, faces, extend=extend)
+        self.digests.setdefault((gallery, person_id), []).extend(new.crop_digest for new in faces)
+        return person
+
+    async def forget_person(self, gallery, person_id):
+        removal = await super().forget_person(gallery, person_id)
+        return replace(removal, crop_digests=tuple(self.digests.pop((gallery, person_id))))
+
+
+@dataclass
+class World:
+    analyser: Analyser = field(default_factory=Analyser)
+    embedder: Embedder = field(default_factory=Embedder)
+    cache: Cache = field(default_factory=Cache)
+    gallery: GalleryWithDigests = field(default_factory=GalleryWithDigests)
+
+    def service(self, *, enforce_quality=True):
+        return IdentificationService(
+            self.analyser,
+            self.embedder,
+            self.cache,
+            self.gallery,
+            # So that one comparison at a rate of 1 % needs 2.3263 deviations, a cosine of 0.2326.
+            ImpostorCurve(mean=0.0, std=0.1),
+            target_fpir=0.01,
+            max_faces=5,
+            enforce_quality=enforce_quality,
+        )
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def service(world):
+    return world.service()
+
+
+class TestEnrol:
+    async def test_a_person_is_stored_with_a_face_for_each_picture(self, world, service):
+        enrolment = await service.enrol(
+            [b"1", b"3"], gallery=GALLERY, person_id="ada", name="Ada", metadata={"badge": 7}
+        )
+        stored = await world.gallery.person(GALLERY, "ada")
+        assert enrolment.person == stored
+        assert (stored.name, stored.metadata) == ("Ada", {"badge": 7})
+        assert stored.face_ids == tuple(face_id for face_id, _ in enrolment.faces)
+        matches = await world.gallery.similarities_to(GALLERY, "ada", at(1.0))
+        assert [match.similarity for match in matches] == pytest.approx([1.0, 0.9])
+        assert enrolment.timings_ms["detect"] == 4.0
+
+    async def test_without_an_id_each_person_gets_a_fresh_one(self, service):
+        first = await service.enrol([b"1"], gallery=GALLERY)
+        second = await service.enrol([b"1"], gallery=GALLERY)
+        assert first.person.person_id != second.person.person_id
+
+    async def test_somebody_else_who_looks_alike_is_a_conflict(self, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        await service.enrol([b"2"], gallery=GALLERY, person_id="eve")
+        enrolment = await service.enrol([b"3"], gallery=GALLERY, person_id="twin")
+        assert [match.person_id for match in enrolment.conflicts] == ["ada"]
+        assert enrolment.conflicts[0].similarity == pytest.approx(0.9)
+
+    async def test_a_conflict_is_named_once_by_its_best_face(self, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        enrolment = await service.enrol([b"3", b"1", b"3"], gallery=GALLERY, person_id="twin")
+        assert [(match.person_id, match.similarity) for match in enrolment.conflicts] == [("ada", 1.0)]
+
+    async def test_a_conflict_needs_the_threshold_of_the_gallery(self, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        above = await service.enrol([b"5"], gallery=GALLERY, person_id="above")  # 0.25 against 0.2326, one face
+        assert [match.person_id for match in above.conflicts] == ["ada"]
+        service_ = World().service()
+        await service_.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        below = await service_.enrol([b"6"], gallery=GALLERY, person_id="below")  # 0.20
+        assert below.conflicts == ()
+
+    async def test_one_is_no_conflict_with_oneself(self, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        enrolment = await service.enrol([b"3"], gallery=GALLERY, person_id="ada", extend=True)
+        assert enrolment.conflicts == ()
+        assert len(enrolment.person.face_ids) == 2
+
+    async def test_another_gallery_is_another_world(self, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        assert (await service.enrol([b"1"], gallery="visitors", person_id="ada")).conflicts == ()
+
+    async def test_a_taken_id_is_refused_and_changes_nothing(self, world, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        with pytest.raises(PersonExists):
+            await service.enrol([b"2"], gallery=GALLERY, person_id="ada")
+        assert (await world.gallery.summary(GALLERY)).faces == 1
+
+    @pytest.mark.parametrize(
+        ("bad", "error", "details"),
+        [
+            (b"", NoFaceFound, {}),
+            (b"1 2 3", SeveralFacesFound, {"faces": 3}),
+            (b"1!", QualityTooLow, {"issues": ["face-blurred"]}),
+        ],
+        ids=["no face", "several", "blurred"],
+    )
+    @pytest.mark.parametrize("index", [0, 1, 2])
+    async def test_one_bad_picture_is_named_and_nothing_is_stored(self, world, service, bad, error, details, index):
+        pictures = [b"1", b"3", b"1"]
+        pictures[index] = bad
+        with pytest.raises(error) as caught:
+            await service.enrol(pictures, gallery=GALLERY, person_id="ada")
+        assert caught.value.details == {"picture": index, **details}
+        assert await world.gallery.galleries() == []
+        assert world.cache.entries == {}
+
+    async def test_a_damaged_picture_stores_nothing(self, world, service):
+        with pytest.raises(ImageDamaged):
+            await service.enrol([b"1", b"damaged"], gallery=GALLERY)
+        assert await world.gallery.galleries() == []
+
+    async def test_the_gate_can_be_opened(self, world):
+        enrolment = await world.service(enforce_quality=False).enrol([b"1!"], gallery=GALLERY, person_id="ada")
+        assert enrolment.faces[0][1].quality.issues == ("face-blurred",)
+        assert (await world.gallery.summary(GALLERY)).faces == 1
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"pictures": []},
+            {"gallery": "no/slash"},
+            {"gallery": ""},
+            {"person_id": "../ada"},
+            {"person_id": ""},
+            {"person_id": "x" * 129},
+        ],
+    )
+    async def test_malformed_requests_are_refused_before_any_picture_is_read(self, world, service, arguments):
+        with pytest.raises(InvalidRequest):
+            await service.enrol(**{"pictures": [b"1"], "gallery": GALLERY, **arguments})
+        assert world.analyser.asked == []
+
+
+class TestIdentify:
+    @pytest.fixture(autouse=True)
+    async def enrolled(self, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="ada", name="Ada")
+        await service.enrol([b"2"], gallery=GALLERY, person_id="eve")
+
+    async def test_every_face_gets_its_own_candidates_and_decision(self, service):
+        answer = await service.identify(b"3 2 6", gallery=GALLERY)
+        assert [found.decision.person_id for found in answer.faces] == ["ada", "eve", None]
+        assert [found.decision.identified for found in answer.faces] == [True, True, False]
+        # The third is listed with candidates all the same: 0.2 to Ada, 0 to Eve.
+        assert [(m.person_id, m.name) for m in answer.faces[2].matches] == [("ada", "Ada"), ("eve", None)]
+        assert answer.faces[2].matches[0].similarity == pytest.approx(0.2)
+        assert (answer.gallery_size, answer.faces_total, answer.width) == (2, 3, 640)
+
+    async def test_the_default_threshold_follows_from_the_target_rate_and_the_size(self, service):
+        answer = await service.identify(b"1", gallery=GALLERY)
+        # 1 - sqrt(0.99) = 0.00501256, whose upper quantile is 2.57495 deviations.
+        assert answer.threshold == pytest.approx(0.257495, abs=1e-5)
+        assert answer.fpir == pytest.approx(0.01, rel=1e-9)
+
+    async def test_a_stricter_rate_raises_the_threshold_over_a_match(self, service):
+        loose = await service.identify(b"4", gallery=GALLERY, fpir=0.01)
+        strict = await service.identify(b"4", gallery=GALLERY, fpir=1e-4)
+        assert (loose.faces[0].decision.person_id, strict.faces[0].decision.person_id) == ("ada", None)
+        assert strict.fpir == pytest.approx(1e-4, rel=1e-6)
+
+    async def test_a_similarity_at_the_threshold_is_accepted_and_one_below_is_not(self, service):
+        similarity = (await service.identify(b"3", gallery=GALLERY)).faces[0].matches[0].similarity
+        at_it = await service.identify(b"3", gallery=GALLERY, threshold=similarity)
+        above = await service.identify(b"3", gallery=GALLERY, threshold=float(np.nextafter(similarity, 1)))
+        assert at_it.faces[0].decision.person_id == "ada"
+        assert above.faces[0].decision.person_id is None
+        assert at_it.faces[0].decision.threshold == similarity
+
+    async def test_a_threshold_given_is_answered_with_the_rate_it_means(self, service):
+        answer = await service.identify(b"1", gallery=GALLERY, threshold=0.2)
+        # Two comparisons, each reaching two deviations with 0.0227501.
+        assert answer.fpir == pytest.approx(1 - (1 - 0.0227501) ** 2, abs=1e-6)
+
+    async def test_top_k_bounds_the_candidates(self, service):
+        assert len((await service.identify(b"1", gallery=GALLERY, top_k=1)).faces[0].matches) == 1
+
+    async def test_nobody_is_enrolled_in_a_gallery_that_does_not_exist(self, service):
+        answer = await service.identify(b"1", gallery="nowhere")
+        assert answer.gallery_size == 0
+        assert answer.faces[0].matches == ()
+        assert not answer.faces[0].decision.identified
+        assert answer.fpir == 0.0
+
+    async def test_probes_are_not_held_to_the_enrolment_gate(self, service):
+        answer = await service.identify(b"1!", gallery=GALLERY)
+        assert answer.faces[0].decision.person_id == "ada"
+        assert answer.faces[0].face.quality.issues == ("face-blurred",)
+
+    async def test_no_face_is_an_error(self, service):
+        with pytest.raises(NoFaceFound) as caught:
+            await service.identify(b"", gallery=GALLERY)
+        assert caught.value.details == {"picture": 0}
+
+    async def test_max_faces_bounds_the_faces_answered_but_not_those_counted(self, service):
+        answer = await service.identify(b"1 2 3 4 5 6 1", gallery=GALLERY)
+        assert (len(answer.faces), answer.faces_total) == (5, 7)
+        assert len((await service.identify(b"1 2 3", gallery=GALLERY, max_faces=2)).faces) == 2
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"fpir": 0.01, "threshold": 0.3}, "threshold"),
+            ({"fpir": 0.0}, "fpir"),
+            ({"fpir": 1.0}, "fpir"),
+            ({"fpir": float("nan")}, "fpir"),
+            ({"threshold": 1.01}, "threshold"),
+            ({"threshold": -1.01}, "threshold"),
+            ({"threshold": float("nan")}, "threshold"),
+            ({"top_k": 0}, "top_k"),
+            ({"top_k": 101}, "top_k"),
+            ({"max_faces": 0}, "max_faces"),
+            ({"max_faces": 6}, "max_faces"),
+            ({"gallery": "a b"}, "gallery"),
+        ],
+    )
+    async def test_values_out_of_range_are_refused_by_name(self, world, service, arguments, named):
+        world.analyser.asked.clear()
+        with pytest.raises(InvalidRequest) as caught:
+            await service.identify(**{"picture": b"1", "gallery": GALLERY, **arguments})
+        assert caught.value.details == {"field": named}
+        assert world.analyser.asked == []
+
+
+class TestCache:
+    async def test_what_was_embedded_once_is_not_embedded_again(self, world, service):
+        await service.embeddings(b"1 2")
+        again = await service.embeddings(b"2 1")
+        assert world.embedder.embedded == [[1, 2]]
+        np.testing.assert_array_equal(again.faces[0].embedding, VECTORS[EVE])
+        np.testing.assert_array_equal(again.faces[1].embedding, VECTORS[ADA])
+
+    async def test_only_what_is_missing_is_embedded_and_the_order_stays(self, world, service):
+        world.cache.entries[digest(2)] = VECTORS[EVE]
+        answer = await service.embeddings(b"1 2 3")
+        assert world.embedder.embedded == [[1, 3]]
+        for found, key in zip(answer.faces, (1, 2, 3), strict=True):
+            np.testing.assert_array_equal(found.embedding, VECTORS[key])
+        assert world.cache.entries.keys() == {digest(key) for key in (1, 2, 3)}
+        np.testing.assert_array_equal(world.cache.entries[digest(3)], VECTORS[NEAR_ADA])
+
+    async def test_forgetting_a_person_clears_what_was_cached_of_them(self, world, service):
+        await service.enrol([b"1", b"3"], gallery=GALLERY, person_id="ada")
+        await service.enrol([b"2"], gallery=GALLERY, person_id="eve")
+        removal, cached = await service.forget(GALLERY, "ada")
+        assert (removal.persons, removal.faces, cached) == (1, 2, 2)
+        assert world.cache.entries.keys() == {digest(EVE)}
+        with pytest.raises(PersonNotFound):
+            await world.gallery.person(GALLERY, "ada")
+
+    async def test_forgetting_nobody_leaves_the_cache_alone(self, world, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        with pytest.raises(PersonNotFound):
+            await service.forget(GALLERY, "eve")
+        assert world.cache.entries.keys() == {digest(ADA)}
+
+    async def test_digests_tell_crops_apart_by_their_pixels(self):
+        crop = face(1).crop
+        other = crop.copy()
+        other[111, 111, 2] += 1
+        assert crop_digest(crop) == crop_digest(crop.copy())
+        assert crop_digest(crop) != crop_digest(other)
+
+
+class TestVerify:
+    async def test_two_pictures_are_compared(self, service):
+        answer = await service.verify(b"1", b"3", gallery=GALLERY)
+        assert answer.same
+        assert answer.similarity == pytest.approx(0.9)
+        # 3.090232 deviations for a false match in a thousand.
+        assert answer.threshold == pytest.approx(0.3090232, abs=1e-6)
+        assert answer.reference is not None
+        assert answer.face_id is None
+
+    async def test_two_people_are_not_the_same(self, service):
+        answer = await service.verify(b"1", b"5", gallery=GALLERY)
+        assert not answer.same
+        # A cosine of 0.25 is 2.5 deviations: 0.00620967.
+        assert answer.false_match_rate == pytest.approx(0.00620967, abs=1e-7)
+
+    async def test_a_person_is_compared_by_the_nearest_of_their_faces(self, service):
+        enrolment = await service.enrol([b"3", b"1"], gallery=GALLERY, person_id="ada")
+        answer = await service.verify(b"1", gallery=GALLERY, person_id="ada")
+        assert answer.same
+        assert answer.similarity == 1.0
+        assert answer.face_id == enrolment.faces[1][0]
+        assert answer.reference is None
+
+    async def test_a_person_of_several_faces_needs_a_higher_similarity(self, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="one")
+        await service.enrol([b"1", b"2"], gallery=GALLERY, person_id="two")
+        one = await service.verify(b"4", gallery=GALLERY, person_id="one")
+        two = await service.verify(b"4", gallery=GALLERY, person_id="two")
+        # 0.32 lies between 0.3090 for one comparison and 0.3290 for two.
+        assert (one.same, two.same) == (True, False)
+        assert two.threshold == pytest.approx(0.32905, abs=1e-4)
+
+    async def test_a_stricter_rate_refuses_more(self, service):
+        assert (await service.verify(b"1", b"4", gallery=GALLERY, fmr=1e-2)).same
+        assert not (await service.verify(b"1", b"4", gallery=GALLERY, fmr=1e-4)).same
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{}, {"reference": b"1", "person_id": "ada"}, {"reference": b"1", "fmr": 0.0}, {"reference": b"1", "fmr": 1.0}],
+        ids=["neither", "both", "rate 0", "rate 1"],
+    )
+    async def test_malformed_requests_are_refused(self, world, service, arguments):
+        with pytest.raises(InvalidRequest):
+            await service.verify(b"1", gallery=GALLERY, **arguments)
+        assert world.analyser.asked == []
+
+    async def test_the_index_says_which_picture_has_no_face(self, service):
+        with pytest.raises(NoFaceFound) as caught:
+            await service.verify(b"1", b"", gallery=GALLERY)
+        assert caught.value.details == {"picture": 1}
+
+    async def test_an_unknown_person_is_an_error(self, service):
+        await service.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        with pytest.raises(PersonNotFound):
+            await service.verify(b"1", gallery=GALLERY, person_id="eve")
+
+
+class TestDetect:
+    async def test_no_face_is_an_answer(self, service):
+        answer = await service.detect(b"")
+        assert (answer.faces, answer.faces_total) == ((), 0)
+
+    async def test_faces_come_without_embeddings_and_nothing_is_embedded(self, world, service):
+        answer = await service.detect(b"1 2", max_faces=1)
+        assert [found.embedding for found in answer.faces] == [None]
+        assert answer.faces_total == 2
+        assert world.embedder.embedded == []

@@ -68,6 +68,11 @@ class _InMemoryParser(MultiPartParser):
             request.headers, once(), max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
         )
         self.spool_max_size = len(body) + 1
+        self.ended = False
+
+    def on_end(self) -> None:
+        """The closing boundary has been seen; without it the body was cut off, which the parser itself lets pass."""
+        self.ended = True
 
 
 async def read_submission(request: Request, settings: Settings, picture_fields: Sequence[str]) -> Submission:
@@ -148,12 +153,15 @@ def _decode_base64(text: object, field: str) -> bytes:
 
 async def _from_multipart(request: Request, body: bytes, picture_fields: Sequence[str], max_files: int) -> Submission:
     try:
-        form = await _InMemoryParser(request, body, max_files).parse()
+        parser = _InMemoryParser(request, body, max_files)
+        form = await parser.parse()
     except (MultiPartException, FormParserError) as error:
         raise BodyInvalid(f"the multipart body cannot be read: {getattr(error, 'message', error)}") from None
     pictures: dict[str, list[bytes]] = {}
     fields: dict[str, Any] = {}
     try:
+        if not parser.ended:
+            raise BodyInvalid("the multipart body ends before its closing boundary")
         for name, value in form.multi_items():
             if name in picture_fields:
                 if not isinstance(value, UploadFile):

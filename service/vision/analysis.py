@@ -54,6 +54,10 @@ class ThreadedAnalyser:
         self._pending += 1
         try:
             await self._wait_for_slot()
+            if self._closed:
+                # Its turn came while the threads were ending; whoever waits behind it is told the same.
+                self._slots.release()
+                raise NotReady("the service is shutting down")
             work = asyncio.get_running_loop().run_in_executor(self._threads, self._analyse, picture, max_faces)
             # The slot belongs to the thread, not to the caller: one who goes away must not let another thread start.
             work.add_done_callback(lambda _: self._slots.release())

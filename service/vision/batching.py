@@ -98,7 +98,7 @@ class MicroBatcher(Generic[Item, Result]):
             entry = self._queue.popleft()
             if not entry.future.done():
                 entry.future.set_exception(NotReady("the service is shutting down"))
-        self._threads.shutdown(wait=True)
+        await asyncio.to_thread(self._threads.shutdown, wait=True)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

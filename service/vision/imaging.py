@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile
 
 from service.domain import (
     EmptyImage,
@@ -25,6 +25,8 @@ ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 # A truncated picture must fail, not come back half grey; and the pixel limit is ours, not Pillow's global one.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+# Once for the process: `catch_warnings` around a decode would race with the other threads that decode.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _VP8X_ANIMATION = 0x02
 # What a decoder may raise on bytes that somebody has tampered with.
@@ -38,7 +40,17 @@ _DECODER_ERRORS = (
     KeyError,
     TypeError,
     OverflowError,
+    AttributeError,
 )
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +98,12 @@ def decode(data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
         _check_frames(animated)
         _check_size(width, height, limits)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=[format_name]) as picture:
-                _check_size(*picture.size, limits)
-                # A JPEG of several frames is a phone's picture with a depth map or preview behind it: the first counts.
-                _check_frames(format_name != "JPEG" and getattr(picture, "n_frames", 1) > 1)
-                picture.load()
-                upright = ImageOps.exif_transpose(picture)
-                rgb = _to_rgb(upright)
+        with Image.open(io.BytesIO(data), formats=[format_name]) as picture:
+            _check_size(*picture.size, limits)
+            # A JPEG of several frames is a phone's picture with a depth map or preview behind it: the first counts.
+            _check_frames(format_name != "JPEG" and getattr(picture, "n_frames", 1) > 1)
+            picture.load()
+            rgb = _to_rgb(_upright(picture))
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(limits) from error
     except MemoryError as error:
@@ -158,6 +167,18 @@ def _too_many_pixels(limits: ImageLimits, **details: int) -> ImageTooManyPixels:
         limit_pixels=limits.max_pixels,
         **details,
     )
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned by its EXIF orientation; where that cannot be read the picture is as good as without.
+
+    Pillow's own `exif_transpose` also writes the EXIF block anew, which fails on values of a wrong type.
+    """
+    try:
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DECODER_ERRORS:
+        return picture
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

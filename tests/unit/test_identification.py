@@ -99,29 +99,12 @@ class Cache:
         self.entries.clear()
 
 
-class GalleryWithDigests(ReferenceGallery):
-    """The reference, which also remembers under what the faces may be cached."""
-
-    def __init__(self):
-        super().__init__(ReferenceState(), DIMENSION)
-        self.digests = {}
-
-    async def enrol(self, gallery, person_id, name, metadata, faces, *, extend=False):
-        person = await super().enrol(gallery, person_id, name, metadata, faces, extend=extend)
-        self.digests.setdefault((gallery, person_id), []).extend(new.crop_digest for new in faces)
-        return person
-
-    async def forget_person(self, gallery, person_id):
-        removal = await super().forget_person(gallery, person_id)
-        return replace(removal, crop_digests=tuple(self.digests.pop((gallery, person_id))))
-
-
 @dataclass
 class World:
     analyser: Analyser = field(default_factory=Analyser)
     embedder: Embedder = field(default_factory=Embedder)
     cache: Cache = field(default_factory=Cache)
-    gallery: GalleryWithDigests = field(default_factory=GalleryWithDigests)
+    gallery: ReferenceGallery = field(default_factory=lambda: ReferenceGallery(ReferenceState(), DIMENSION))
 
     def service(self, *, enforce_quality=True):
         return IdentificationService(

@@ -1,0 +1,57 @@
+# Everything a newcomer needs: `make demo` and `make test` set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints/constraints.txt
+LFW_DIR ?=
+PAIRS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test test-slow lint type arch format bench clean
+
+help:
+	@echo "make demo | run | test | test-slow | lint | type | arch | bench LFW_DIR=... PAIRS=..."
+
+$(VENV)/.base: pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[demo,train,dev]'
+	touch $@
+
+# The main job on real faces; DEMO_ARGS=--once ends it after the table.
+demo: $(VENV)/.base
+	$(BIN)/shrinkface demo $(DEMO_ARGS)
+
+run: $(VENV)/.base
+	$(BIN)/shrinkface serve
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+# Minutes: twenty kills in mid-enrolment and the like.
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(VENV)/.dev
+	$(BIN)/mypy
+
+arch: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+# LFW is not part of the repository: give its folder and pairs file.
+bench: $(VENV)/.base
+	$(BIN)/shrinkface bench verification --lfw-dir $(LFW_DIR) --pairs $(PAIRS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

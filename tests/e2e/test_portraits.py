@@ -1,0 +1,94 @@
+"""Real photos through a real service with the shipped models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+
+from service.demo import VERSIONS, jpeg, load_faceless, load_portraits
+from tests.e2e.conftest import Service
+from tests.redis_fixture import RedisServer
+
+
+def enrol_portraits(url: str) -> None:
+    for portrait in load_portraits():
+        response = httpx.post(
+            f"{url}/enroll", files={"image": jpeg(portrait.pixels)}, data={"person_id": portrait.person_id}, timeout=30
+        )
+        assert response.status_code == 201, response.text
+
+
+def test_two_people_are_told_apart_in_every_version_and_after_a_restart(new_service: Callable[..., Service]) -> None:
+    service = new_service()
+    service.start()
+    enrol_portraits(service.url)
+    for restarted in (False, True):
+        if restarted:
+            assert service.stop() == 0
+            service.start()
+        for portrait in load_portraits():
+            for version, make in VERSIONS.items():
+                answer = httpx.post(f"{service.url}/identify", files={"image": make(portrait.pixels)}, timeout=30)
+                (face,) = answer.json()["faces"]
+                assert face["decision"]["person_id"] == portrait.person_id, (version, answer.text)
+                # The other one must stay well under the threshold, not merely behind.
+                assert face["matches"][1]["similarity"] < face["decision"]["threshold"]
+
+
+def test_a_photo_without_a_face_is_refused(new_service: Callable[..., Service]) -> None:
+    spec = find_spec("sklearn")
+    assert spec is not None and spec.origin is not None
+    flower = cv2.imread(str(Path(spec.origin).parent / "datasets" / "images" / "flower.jpg"))
+    service = new_service()
+    service.start()
+    for picture in (load_faceless(), np.asarray(flower, dtype=np.uint8)):
+        for version, make in {"original": jpeg, **VERSIONS}.items():
+            detected = httpx.post(f"{service.url}/v1/detect", files={"image": make(picture)}, timeout=30)
+            assert detected.json()["faces"] == [], version
+        refused = httpx.post(f"{service.url}/enroll", files={"image": jpeg(picture)}, timeout=30)
+        assert (refused.status_code, refused.json()["type"]) == (422, "urn:shrinkface:problem:no-face")
+
+
+@pytest.mark.redis
+def test_redis_is_used_and_its_death_changes_no_answer(
+    new_service: Callable[..., Service], redis_server: RedisServer
+) -> None:
+    service = new_service(SHRINKFACE_REDIS_URL=redis_server.url)
+    service.start()
+    enrol_portraits(service.url)
+    picture = jpeg(load_portraits()[0].pixels)
+
+    def identify() -> dict:
+        return httpx.post(f"{service.url}/identify", files={"image": picture}, timeout=30).json()["faces"][0]
+
+    def hits() -> float:
+        metrics = httpx.get(f"{service.url}/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in metrics if 'cache_lookups_total{outcome="hit"}' in line)
+
+    before = hits()
+    with_cache = identify()
+    assert hits() == before + 1
+    erased = httpx.delete(f"{service.url}/v1/galleries/default/persons/{with_cache['decision']['person_id']}").json()
+    assert erased["cache_entries"] == 1
+    enrol_again = httpx.post(
+        f"{service.url}/enroll", files={"image": picture}, data={"person_id": "eileen-collins"}, timeout=30
+    )
+    assert enrol_again.status_code == 201
+    redis_server.process.kill()
+    redis_server.process.wait()
+    without = identify()
+    assert without["decision"] == with_cache["decision"]
+    assert without["matches"][0]["similarity"] == pytest.approx(with_cache["matches"][0]["similarity"], abs=1e-4)
+
+
+def test_a_second_process_on_the_same_folder_is_refused(new_service: Callable[..., Service]) -> None:
+    first = new_service()
+    first.start()
+    with pytest.raises(AssertionError, match="another process|in use"):
+        new_service().start()

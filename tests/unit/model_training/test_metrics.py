@@ -1,0 +1,118 @@
+"""Error rates against brute force and hand-worked cases."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_training.metrics import TooFewImpostors, best_threshold, fold_accuracy, tar_at_far
+
+
+def accuracy_at(threshold, scores, same):
+    return float(((scores >= threshold) == same).mean())
+
+
+def best_accuracy(scores, same):
+    """Over every threshold that makes a difference."""
+    return max(accuracy_at(t, scores, same) for t in [*scores, scores.max() + 1])
+
+
+@st.composite
+def pairs(draw, size=None):
+    """Scores with many ties, and labels of both kinds."""
+    size = draw(st.integers(2, 24)) if size is None else size
+    scores = draw(st.lists(st.integers(-4, 4), min_size=size, max_size=size))
+    labels = draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    return np.array(scores) / 4.0, np.array(labels)
+
+
+class TestBestThreshold:
+    @given(pairs())
+    def test_no_other_threshold_judges_more_pairs_rightly(self, drawn):
+        scores, same = drawn
+        assert accuracy_at(best_threshold(scores, same), scores, same) == best_accuracy(scores, same)
+
+    def test_it_lies_in_the_middle_of_the_widest_gap(self):
+        scores = np.array([0.1, 0.2, 0.3, 0.7, 0.9])
+        assert best_threshold(scores, np.array([False, False, False, True, True])) == pytest.approx(0.5)
+        # Two equally good places, from 0.1 to 0.2 and from 0.3 to 0.7.
+        assert best_threshold(scores, np.array([False, True, False, True, True])) == pytest.approx(0.5)
+
+    def test_tied_scores_are_not_told_apart(self):
+        scores, same = np.array([0.5, 0.5, 0.5]), np.array([False, True, True])
+        assert best_threshold(scores, same) < 0.5
+
+
+class TestFoldAccuracy:
+    @given(pairs(size=12), st.sampled_from([2, 3, 4, 6]))
+    def test_each_fold_is_judged_at_the_best_threshold_of_the_others(self, drawn, folds):
+        scores, same = drawn
+        result = fold_accuracy(scores, same, folds)
+        size, accuracies = 12 // folds, []
+        for fold, threshold in enumerate(result.thresholds):
+            inside = range(fold * size, (fold + 1) * size)
+            rest = np.array([i for i in range(12) if i not in inside])
+            assert accuracy_at(threshold, scores[rest], same[rest]) == best_accuracy(scores[rest], same[rest])
+            accuracies.append(sum((scores[i] >= threshold) == same[i] for i in inside) / size)
+        assert result.mean == pytest.approx(np.mean(accuracies))
+        deviation = np.sqrt(sum((a - np.mean(accuracies)) ** 2 for a in accuracies) / (folds - 1))
+        assert result.std == pytest.approx(deviation)
+
+    def test_a_fold_unlike_the_others_is_not_judged_by_itself(self):
+        scores = np.array([0.1, 0.9, 0.2, 0.8, 0.95, 0.99])
+        same = np.array([False, True, False, True, False, True])
+        result = fold_accuracy(scores, same, 3)
+        # At the middle of 0.2 and 0.8 both pairs of the third fold count as the same person.
+        assert result.thresholds[2] == pytest.approx(0.5)
+        assert accuracy_at(result.thresholds[2], scores[4:], same[4:]) == 0.5
+
+    @pytest.mark.parametrize(("count", "folds"), [(10, 3), (10, 1), (10, 0)])
+    def test_pairs_that_do_not_divide_are_refused(self, count, folds):
+        with pytest.raises(ValueError, match="folds"):
+            fold_accuracy(np.zeros(count), np.zeros(count, dtype=bool), folds)
+
+    def test_labels_of_another_length_are_refused(self):
+        with pytest.raises(ValueError, match="folds"):
+            fold_accuracy(np.zeros(10), np.zeros(9, dtype=bool), 2)
+
+
+class TestTarAtFar:
+    IMPOSTORS = np.array([0.1, 0.5, 0.3, 0.2, 0.4, 0.0, -0.1, -0.2, -0.3, -0.4])
+    MATES = np.array([0.35, 0.45, 0.55, 0.9])
+
+    def rate(self, far, impostors=IMPOSTORS, mates=MATES):
+        scores = np.concatenate([mates, impostors])
+        same = np.arange(len(scores)) < len(mates)
+        return tar_at_far(scores, same, far)
+
+    @pytest.mark.parametrize(
+        ("far", "tar", "refused"),
+        # One impostor of ten may pass: 0.4 is the first that may not, so 0.45 and above are accepted.
+        [(0.1, 0.75, 0.4), (0.19, 0.75, 0.4), (0.2, 1.0, 0.3), (0.5, 1.0, 0.0)],
+    )
+    def test_the_threshold_is_just_above_the_first_impostor_to_refuse(self, far, tar, refused):
+        got, threshold = self.rate(far)
+        assert got == tar
+        assert threshold > refused
+        assert threshold == pytest.approx(refused, abs=1e-12)
+        assert (self.IMPOSTORS >= threshold).mean() <= far
+
+    def test_tied_impostors_are_refused_together(self):
+        got, threshold = self.rate(0.25, impostors=np.array([0.5, 0.4, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1]))
+        # Two of eight may pass, but the second and third are tied.
+        assert threshold > 0.4
+        assert got == 0.75
+
+    def test_every_impostor_may_pass_at_a_rate_of_one(self):
+        assert self.rate(1.0) == (1.0, -1.0)
+
+    def test_a_rate_that_does_not_fit_in_binary_is_not_rounded_down(self):
+        # 3000 * 1e-3 is just under 3 in floating point on some paths.
+        impostors = np.linspace(-0.5, 0.5, 3000)
+        _, threshold = self.rate(1e-3, impostors=impostors)
+        assert (impostors >= threshold).sum() == 3
+
+    @pytest.mark.parametrize("far", [0.09, 1e-3])
+    def test_a_rate_below_one_impostor_is_refused(self, far):
+        with pytest.raises(TooFewImpostors):
+            self.rate(far)

@@ -1,0 +1,222 @@
+"""The bounded way from bytes to aligned faces."""
+
+import asyncio
+import io
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.contract import TEMPLATE, align
+from service.domain import Box, Detection, EmptyImage, NotReady, Overloaded
+from service.vision.analysis import ThreadedAnalyser
+from service.vision.imaging import ImageLimits
+from service.vision.quality import QualityGate
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE_S = 5.0
+
+
+def picture(seed=0, side=160):
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue(), pixels[..., ::-1]
+
+
+PICTURE, PIXELS = picture()
+
+
+def detection(side, landmarks=TEMPLATE):
+    return Detection(Box(5, 5, side, side), np.asarray(landmarks, dtype=np.float32), 0.9)
+
+
+class HeldDetector:
+    """Finds what it was told; while held, it makes its thread wait."""
+
+    def __init__(self, found=()):
+        self.found = list(found)
+        self.started = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.running = 0
+        self.most_running = 0
+        self.calls = 0
+        self._lock = threading.Lock()
+
+    def detect(self, image):
+        with self._lock:
+            self.calls += 1
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        self.started.release()
+        released = self.gate.wait(PATIENCE_S)
+        with self._lock:
+            self.running -= 1
+        if not released:
+            raise TimeoutError("the test never released the detector")
+        return list(self.found)
+
+    async def wait_started(self):
+        assert await asyncio.to_thread(self.started.acquire, timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def detector():
+    return HeldDetector()
+
+
+@pytest.fixture
+async def make(detector):
+    made = []
+
+    def analyser(**options):
+        made.append(ThreadedAnalyser(detector, limits=ImageLimits(), gate=QualityGate(), **options))
+        return made[-1]
+
+    yield analyser
+    detector.gate.set()
+    for each in made:
+        await each.close()
+
+
+async def settle():
+    await asyncio.sleep(0.02)
+
+
+class TestAnswer:
+    @pytest.fixture(autouse=True)
+    def released(self, detector):
+        detector.gate.set()
+
+    async def test_faces_come_largest_first_and_bounded_but_all_are_counted(self, make, detector):
+        detector.found = [detection(30), detection(90), detection(60)]
+        answer = await make().analyse(PICTURE, max_faces=2)
+        assert [found.detection.box.width for found in answer.faces] == [90, 60]
+        assert answer.faces_total == 3
+        assert (answer.width, answer.height) == (160, 160)
+        assert answer.timings_ms.keys() == {"decode", "detect", "align"}
+
+    async def test_a_face_is_cut_out_by_the_contract_and_measured(self, make, detector):
+        detector.found = [detection(10, TEMPLATE + 20)]
+        (found,) = (await make().analyse(PICTURE, max_faces=5)).faces
+        np.testing.assert_array_equal(found.crop, align(PIXELS, TEMPLATE + 20))
+        assert found.quality.side_px == 10.0
+        assert found.quality.issues == ("face-too-small",)
+
+    async def test_landmarks_in_one_place_are_no_face(self, make, detector):
+        detector.found = [detection(90, np.full((5, 2), 50.0)), detection(60)]
+        answer = await make().analyse(PICTURE, max_faces=5)
+        assert [found.detection.box.width for found in answer.faces] == [60]
+
+    async def test_no_face_is_an_empty_answer(self, make):
+        answer = await make().analyse(PICTURE, max_faces=5)
+        assert (answer.faces, answer.faces_total) == ((), 0)
+
+    async def test_a_bad_picture_frees_its_slot(self, make):
+        analyser = make(workers=1, max_pending=1)
+        for _ in range(3):
+            with pytest.raises(EmptyImage):
+                await analyser.analyse(b"", max_faces=1)
+        assert (await analyser.analyse(PICTURE, max_faces=1)).width == 160
+
+
+class TestBounds:
+    async def test_more_pictures_than_may_wait_are_refused_at_once(self, make, detector):
+        analyser = make(workers=1, max_pending=2)
+        tasks = [asyncio.create_task(analyser.analyse(PICTURE, max_faces=1)) for _ in range(2)]
+        await detector.wait_started()
+        with pytest.raises(Overloaded):
+            await analyser.analyse(PICTURE, max_faces=1)
+        detector.gate.set()
+        await asyncio.gather(*tasks)
+        assert detector.calls == 2
+        await analyser.analyse(PICTURE, max_faces=1)
+
+    async def test_no_more_pictures_are_worked_on_than_there_are_workers(self, make, detector):
+        analyser = make(workers=2)
+        tasks = [asyncio.create_task(analyser.analyse(PICTURE, max_faces=1)) for _ in range(6)]
+        await detector.wait_started()
+        await detector.wait_started()
+        await settle()
+        assert detector.calls == 2
+        detector.gate.set()
+        await asyncio.gather(*tasks)
+        assert (detector.calls, detector.most_running) == (6, 2)
+
+    async def test_a_picture_that_waits_too_long_is_refused(self, make, detector):
+        analyser = make(workers=1, deadline_s=0.05)
+        first = asyncio.create_task(analyser.analyse(PICTURE, max_faces=1))
+        await detector.wait_started()
+        with pytest.raises(Overloaded) as caught:
+            await analyser.analyse(PICTURE, max_faces=1)
+        assert caught.value.details == {"retry_after_s": 1}
+        detector.gate.set()
+        await first
+        await analyser.analyse(PICTURE, max_faces=1)
+        assert detector.calls == 2
+
+
+class TestCancellation:
+    async def test_a_caller_who_leaves_keeps_the_slot_until_the_thread_is_done(self, make, detector):
+        analyser = make(workers=1)
+        gone = asyncio.create_task(analyser.analyse(PICTURE, max_faces=1))
+        await detector.wait_started()
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        next_one = asyncio.create_task(analyser.analyse(PICTURE, max_faces=1))
+        await settle()
+        assert detector.calls == 1
+        detector.gate.set()
+        await next_one
+        assert detector.most_running == 1
+
+    async def test_callers_who_leave_while_waiting_leak_nothing(self, make, detector):
+        analyser = make(workers=1, max_pending=4)
+        first = asyncio.create_task(analyser.analyse(PICTURE, max_faces=1))
+        await detector.wait_started()
+        for _ in range(5):
+            waiting = [asyncio.create_task(analyser.analyse(PICTURE, max_faces=1)) for _ in range(3)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            for task in waiting:
+                task.cancel()
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 3
+        detector.gate.set()
+        await first
+        await asyncio.gather(*(analyser.analyse(PICTURE, max_faces=1) for _ in range(4)))
+        assert detector.calls == 5
+        assert detector.most_running == 1
+
+
+class TestClose:
+    async def test_close_waits_for_work_in_progress_and_refuses_more(self, make, detector):
+        analyser = make(workers=1)
+        running = asyncio.create_task(analyser.analyse(PICTURE, max_faces=1))
+        await detector.wait_started()
+        closing = asyncio.create_task(analyser.close())
+        await settle()
+        assert not closing.done()
+        with pytest.raises(NotReady):
+            await analyser.analyse(PICTURE, max_faces=1)
+        detector.gate.set()
+        assert (await running).width == 160
+        await closing
+
+    async def test_pictures_that_still_wait_at_close_are_told_so(self, make, detector):
+        analyser = make(workers=1)
+        running = asyncio.create_task(analyser.analyse(PICTURE, max_faces=1))
+        await detector.wait_started()
+        waiting = [asyncio.create_task(analyser.analyse(PICTURE, max_faces=1)) for _ in range(2)]
+        await settle()
+        closing = asyncio.create_task(analyser.close())
+        await settle()
+        detector.gate.set()
+        await running
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [NotReady] * 2
+        await closing
+        assert detector.calls == 1

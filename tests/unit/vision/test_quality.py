@@ -1,0 +1,106 @@
+"""Measures of a face, by hand."""
+
+import numpy as np
+import pytest
+
+from service.contract import TEMPLATE
+from service.domain import Box, Detection
+from service.vision.quality import QualityGate, assess, head_pose
+
+GATE = QualityGate()
+
+
+def detection(*, width=80.0, height=125.0, landmarks=TEMPLATE, score=0.9):
+    return Detection(Box(0.0, 0.0, width, height), np.asarray(landmarks, dtype=np.float32), score)
+
+
+def striped():
+    """Black and white columns of two pixels: next to the edges the Laplacian is +-255."""
+    crop = np.zeros((112, 112, 3), dtype=np.uint8)
+    crop[:, np.arange(112) % 4 < 2] = 255
+    return crop
+
+
+def turned(points, degrees):
+    angle = np.radians(degrees)
+    return np.asarray(points) @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+class TestHeadPose:
+    # Eyes at +-1, mouth corners at +-0.8 below: the middle is at 0 and the eye distance is 2.
+    FRONTAL = ((-1, 0), (1, 0), (0, 1), (-0.8, 2), (0.8, 2))
+
+    def test_a_symmetric_face_looks_straight_ahead(self):
+        assert head_pose(np.float32(self.FRONTAL)) == pytest.approx((0.0, 0.0), abs=1e-6)
+
+    @pytest.mark.parametrize(("nose_x", "yaw"), [(0.5, 0.25), (-0.5, -0.25), (2.0, 1.0)])
+    def test_yaw_is_the_offset_of_the_nose_in_eye_distances(self, nose_x, yaw):
+        points = np.float32(self.FRONTAL)
+        points[2, 0] = nose_x
+        assert head_pose(points)[0] == pytest.approx(yaw, abs=1e-6)
+
+    @pytest.mark.parametrize("degrees", [-170, -35, 10, 90])
+    def test_roll_is_the_slope_of_the_eyes_clockwise_and_leaves_yaw_alone(self, degrees):
+        points = np.float32(self.FRONTAL)
+        points[2, 0] = 0.5
+        yaw, roll = head_pose(turned(points, degrees).astype(np.float32))
+        assert roll == pytest.approx(degrees, abs=1e-3)
+        assert yaw == pytest.approx(0.25, abs=1e-5)
+
+    def test_neither_depends_on_size_or_place(self):
+        points = np.float32(self.FRONTAL)
+        points[2, 0] = 0.3
+        assert head_pose(points * 37 + 400) == pytest.approx(head_pose(points), abs=1e-4)
+
+    def test_eyes_in_one_place_have_no_direction(self):
+        assert head_pose(np.zeros((5, 2), np.float32)) == (0.0, 0.0)
+
+
+class TestAssess:
+    def test_side_is_the_geometric_mean(self):
+        assert assess(detection(), striped(), GATE).side_px == 100.0
+
+    def test_a_box_without_area_has_no_side(self):
+        assert assess(detection(width=-3.0), striped(), GATE).side_px == 0.0
+
+    def test_a_flat_crop_has_no_sharpness(self):
+        flat = np.full((112, 112, 3), 130, dtype=np.uint8)
+        assert assess(detection(), flat, GATE).sharpness == 0.0
+
+    def test_sharpness_is_the_deviation_of_the_laplacian(self):
+        # Every column is an edge on one side only, so the Laplacian is +255 or -255; but the outermost two of the 56 in
+        # the middle are mirrored onto their own colour, where it is 0: 255 * sqrt(54 / 56).
+        assert assess(detection(), striped(), GATE).sharpness == pytest.approx(250.405, abs=0.01)
+
+    def test_black_corners_from_outside_the_picture_count_for_nothing(self):
+        crop = np.full((112, 112, 3), 130, dtype=np.uint8)
+        crop[:25], crop[:, 88:] = 0, 0
+        assert assess(detection(), crop, GATE).sharpness == 0.0
+
+    def test_a_good_face_has_no_issues(self):
+        quality = assess(detection(), striped(), GATE)
+        assert quality.issues == ()
+        assert quality.detection_score == 0.9
+
+    def test_everything_wrong_is_named_in_a_fixed_order(self):
+        away = np.array(TEMPLATE)
+        away[2, 0] += 40
+        bad = detection(width=10, height=10, landmarks=away, score=0.3)
+        quality = assess(bad, np.zeros((112, 112, 3), np.uint8), GATE)
+        assert quality.issues == ("face-too-small", "face-uncertain", "face-blurred", "face-turned-away")
+
+
+@pytest.mark.parametrize(
+    ("measures", "issues"),
+    [
+        ((24.0, 0.6, 3.0, 0.9), ()),
+        ((24.0, 0.6, 3.0, -0.9), ()),
+        ((23.9, 0.6, 3.0, 0.0), ("face-too-small",)),
+        ((24.0, 0.59, 3.0, 0.0), ("face-uncertain",)),
+        ((24.0, 0.6, 2.9, 0.0), ("face-blurred",)),
+        ((24.0, 0.6, 3.0, 0.91), ("face-turned-away",)),
+        ((24.0, 0.6, 3.0, -0.91), ("face-turned-away",)),
+    ],
+)
+def test_the_gate_accepts_its_own_limits(measures, issues):
+    assert GATE.issues(*measures) == issues

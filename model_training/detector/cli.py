@@ -122,6 +122,7 @@ def _load_run(run: Path) -> tuple[FaceNetwork, DetectorRecipe, dict[str, Any]]:
 def export(
     run: RunFolder,
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="ONNX file to write, manifest beside it.")],
+    also: Annotated[list[str] | None, typer.Option("--data", help="More data to name in the manifest.")] = None,
     metrics: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="What `evaluate` wrote.")] = None,
 ) -> None:
     """Write the ONNX file and its manifest; run again with --metrics once the file is evaluated."""
@@ -129,7 +130,7 @@ def export(
     difference = export_detector(network, out)
     figures = json.loads(metrics.read_text()) if metrics else {}
     data = [f"{name} (weight {share})" for name, share in settings.shares.items()]
-    data.append("no picture that LFW's pairs.txt names")
+    data += ["of LFW only pictures that pairs.txt does not name", *(also or [])]
     manifest = write_manifest(out, data=data, training=training, metrics=figures)
     typer.echo(f"{out}: {manifest.parameters} parameters, {manifest.size_bytes} bytes, off by {difference:.1e}")
 

@@ -238,6 +238,23 @@ def test_a_second_stage_starts_from_the_weights_of_the_first(banks, tmp_path):
     assert torch.load(second.checkpoint_path, weights_only=True)["earlier"]["steps"] == 3
 
 
+class SquareTeacher:
+    """Finds a bright square wherever it is."""
+
+    def detect(self, image):
+        rows, columns = np.nonzero(image[:, :, 0] > 128)
+        row = face(columns.min(), rows.min(), float(np.ptp(columns)), 0.9)
+        return [Detection(Box(row[0], row[1], row[2] - row[0], row[3] - row[1]), row[4:14].reshape(5, 2), 0.9)]
+
+
+def test_settled_landmarks_come_back_to_the_plain_picture():
+    image = np.zeros((90, 80, 3), dtype=np.uint8)
+    image[20:61, 10:51] = 255
+    expected = face(10, 20, 40, 0.9)
+    settled = evaluation.settled_landmarks(SquareTeacher(), image, expected)
+    np.testing.assert_allclose(settled, expected[4:14].reshape(5, 2), atol=1e-3)
+
+
 def test_comparison_with_the_teacher():
     expected = np.stack([face(10, 10, 40, 0.9), face(70, 70, 20, 0.8), face(5, 80, 15, 0.4)])
     found = np.stack([face(11, 10, 40, 0.9), face(5, 80, 15, 0.7), face(60, 0, 20, 0.7)])
@@ -248,6 +265,12 @@ def test_comparison_with_the_teacher():
     assert answer.landmark_error == pytest.approx(1 / 16, abs=1e-4)
     assert answer.found.tolist() == [True, False]
     assert answer.false_alarms == 1, "what the teacher half believes is no false alarm"
+    assert answer.settled_error == answer.landmark_error
+    assert answer.teacher_settled_error == 0
+    settled = expected[0, 4:14].reshape(5, 2) + np.array([1, 0])
+    against = evaluation.compare_faces(found, expected, settled)
+    assert against.settled_error == pytest.approx(0, abs=1e-4)
+    assert against.teacher_settled_error == pytest.approx(1 / 16, abs=1e-4)
     nothing = evaluation.compare_faces(found[:0], expected)
     figures = evaluation.summarise([answer, nothing])
     assert figures.main_face_found == 0.5

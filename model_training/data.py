@@ -151,7 +151,8 @@ def label_views(
     out.mkdir(parents=True, exist_ok=True)
     crops = np.concatenate([np.asarray(part.crops) for part in faces])
     total = len(crops) * views_per_face
-    state_path, recipe = out / "bank.json", {"seed": seed, "views_per_face": views_per_face, "faces": len(crops)}
+    state_path = out / "bank.json"
+    recipe = {"seed": seed, "views_per_face": views_per_face, "faces": len(crops), "teacher": teacher.name}
     start = 0
     if state_path.exists():
         state = json.loads(state_path.read_text())
@@ -178,7 +179,7 @@ def label_views(
             if rows.stop == total or index % 50 == 49:
                 views.flush()
                 labels.flush()
-                state_path.write_text(json.dumps({**recipe, "labelled": rows.stop, "teacher": teacher.name}))
+                state_path.write_text(json.dumps({**recipe, "labelled": rows.stop}))
 
 
 def _draw_view(crops: NDArray[np.uint8], row: int, views_per_face: int, seed: int) -> NDArray[np.uint8]:

@@ -36,6 +36,8 @@ def best_threshold(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> floa
     correct = different_below + same_above
     edges = np.concatenate([[ranked[0] - 1e-6], (ranked[1:] + ranked[:-1]) / 2, [ranked[-1] + 1e-6]])
     gaps = np.concatenate([[0.0], np.diff(ranked), [0.0]])
+    # No threshold parts equal scores.
+    correct[1:-1][gaps[1:-1] == 0] = -1
     best = np.flatnonzero(correct == correct.max())
     return float(edges[best[np.argmax(gaps[best])]])
 

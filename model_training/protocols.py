@@ -75,7 +75,8 @@ def _pair(row: list[str], folder: Path) -> Pair:
 
     if len(row) == 3:
         return Pair(picture(row[0], row[1]), picture(row[0], row[2]), same=True)
-    return Pair(picture(row[0], row[1]), picture(row[2], row[3]), same=False)
+    first, first_number, second, second_number = row
+    return Pair(picture(first, first_number), picture(second, second_number), same=False)
 
 
 def verification(

@@ -43,6 +43,15 @@ def load_layer_list(weights_path: Path, layers_path: Path) -> MobileFaceNet:
     with np.load(weights_path, allow_pickle=False) as archive:
         arrays = {name: torch.from_numpy(archive[name].astype(np.float32)) for name in archive.files}
     units = list(_units(layers))
+    try:
+        return _rebuilt(layers, units, arrays)
+    except KeyError as error:
+        raise LayerListError(f"the list or its arrays lack {error}") from error
+
+
+def _rebuilt(
+    layers: list[dict[str, Any]], units: list[dict[str, dict[str, Any]]], arrays: dict[str, Tensor]
+) -> MobileFaceNet:
     network = MobileFaceNet(_shape_of(units, arrays)).eval()
     targets = [module for module in network.modules() if isinstance(module, ConvUnit)]
     if len(targets) != len(units):
@@ -149,11 +158,15 @@ def drop_blocks(network: MobileFaceNet, blocks: tuple[int, int, int]) -> MobileF
         residual = [block for block in stage if isinstance(block, Bottleneck)][1:]
         kept.append(nn.Sequential(stage[0], *(residual[i] for i in kept_blocks(len(residual), wanted))))
     for target, source in zip(small.stages, kept, strict=True):
-        target.load_state_dict(source.state_dict())
-        for copy, original in zip(target.modules(), source.modules(), strict=True):
-            if isinstance(copy, nn.BatchNorm2d) and isinstance(original, nn.BatchNorm2d):
-                copy.eps = original.eps
+        _copy_module(target, source)
     for name in ("stem", "stem_depthwise", "head", "global_depthwise", "fc", "fc_bn"):
-        target, source = getattr(small, name), getattr(network, name)
-        target.load_state_dict(source.state_dict())
+        _copy_module(getattr(small, name), getattr(network, name))
     return small
+
+
+def _copy_module(target: nn.Module, source: nn.Module) -> None:
+    target.load_state_dict(source.state_dict())
+    # A BatchNorm's epsilon is no part of its state.
+    for copy, original in zip(target.modules(), source.modules(), strict=True):
+        if isinstance(copy, nn.BatchNorm1d | nn.BatchNorm2d) and isinstance(original, nn.BatchNorm1d | nn.BatchNorm2d):
+            copy.eps = original.eps

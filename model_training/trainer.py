@@ -50,6 +50,9 @@ class Trainer:
         bank: views with labels.
         recipe: how.
         folder: where checkpoints and `log.csv` go; a checkpoint found there is resumed.
+
+    Raises:
+        ValueError: the bank is too small for one batch beside the views held out.
     """
 
     def __init__(self, student: MobileFaceNet, bank: ViewBank, recipe: DistillationRecipe, folder: Path) -> None:
@@ -70,6 +73,8 @@ class Trainer:
         self._held_out = max(recipe.batch, int(len(bank) * recipe.held_out) // recipe.batch * recipe.batch)
         self._train_rows = len(bank) - self._held_out
         self._steps_per_epoch = self._train_rows // recipe.batch
+        if self._steps_per_epoch < 1:
+            raise ValueError(f"{len(bank)} views do not make a batch of {recipe.batch} beside those held out")
         self.total_steps = self._steps_per_epoch * recipe.epochs
         self.step = 0
 
@@ -119,7 +124,7 @@ class Trainer:
         with torch.no_grad():
             for start in range(self._train_rows, len(self._bank), self._recipe.batch):
                 rows = slice(start, start + self._recipe.batch)
-                pixels, labels = self._tensors(np.asarray(self._bank.views[rows]), np.asarray(self._bank.labels[rows]))
+                pixels, labels = self._tensors(np.array(self._bank.views[rows]), np.array(self._bank.labels[rows]))
                 with self._autocast():
                     embedding = self.student(pixels)
                 cosines.append(torch.nn.functional.cosine_similarity(embedding.float(), labels, dim=1))

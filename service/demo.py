@@ -138,7 +138,7 @@ def _show(
     def row(picture: str, version: str, answer: str, good: bool, *figures: str) -> None:
         outcomes.append(good)
         cells = [*figures, *[""] * (3 - len(figures))]
-        table.add_row(picture, version, answer, *cells, "[green]as it should be" if good else "[red]WRONG")
+        table.add_row(picture, version, answer, *cells, "[green]ok" if good else "[red]WRONG")
 
     for portrait in portraits:
         response = client.post(
@@ -165,7 +165,7 @@ def _show(
         response = client.post(call, files={"image": jpeg(faceless)})
         refused = response.status_code == 422 and response.json()["type"].endswith(":no-face")
         row(
-            "a temple", f"no face, {call}", f"{response.json().get('title', 'taken')} ({response.status_code})", refused
+            "a temple, no face", f"{call}", f"{response.json().get('title', 'taken')} ({response.status_code})", refused
         )
     console.print(table)
     return all(outcomes)

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     vision_max_pending: int = Field(default=128, ge=1, description="Pictures that may wait for a worker.")
     queue_deadline_s: float = Field(default=5.0, gt=0, description="How long anything may wait in a queue.")
 
-    detection_threshold: float = Field(default=0.6, gt=0, lt=1)
+    detection_threshold: float = Field(default=0.7, gt=0, lt=1)
     detection_max_side_px: int = Field(
         default=640, ge=64, le=4096, description="Larger pictures are searched scaled down."
     )

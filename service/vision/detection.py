@@ -36,7 +36,7 @@ class YuNetDetector:
         self,
         model_path: Path,
         *,
-        score_threshold: float = 0.6,
+        score_threshold: float = 0.7,
         nms_threshold: float = 0.3,
         max_side_px: int = 640,
         max_faces: int = 100,

@@ -23,7 +23,7 @@ class QualityGate:
     """
 
     min_side_px: float = 24.0
-    min_detection_score: float = 0.6
+    min_detection_score: float = 0.7
     min_sharpness: float = 3.0
     max_yaw: float = 0.9
 

@@ -111,9 +111,7 @@ class TestAlign:
         # The transform is the identity to within 1e-6 of a pixel, so rounding may move a value by one.
         assert np.abs(crop.astype(int) - picture).max() <= 1
 
-    @pytest.mark.parametrize(
-        ("scale", "degrees"), [(0.6, 0), (1.0, 25), (1.9, -15), (2.5, 0), (5.0, 10), (8.3, -40)]
-    )
+    @pytest.mark.parametrize(("scale", "degrees"), [(0.6, 0), (1.0, 25), (1.9, -15), (2.5, 0), (5.0, 10), (8.3, -40)])
     def test_every_crop_pixel_shows_its_place_in_the_picture(self, scale, degrees):
         """Against the pattern's formula; from a magnification of 2 on this is the averaging path."""
         to_picture = similarity(scale, degrees, (0, 0))

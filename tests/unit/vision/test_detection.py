@@ -52,9 +52,7 @@ def test_the_astronaut_is_found_where_she_is(reference):
 
 
 @pytest.mark.parametrize("max_side_px", [416, 300, 256, 200])
-def test_coordinates_come_back_in_pixels_of_the_picture_when_it_is_searched_smaller(
-    reference, astronaut, max_side_px
-):
+def test_coordinates_come_back_in_pixels_of_the_picture_when_it_is_searched_smaller(reference, astronaut, max_side_px):
     small = best_face(YuNetDetector(DETECTOR, max_side_px=max_side_px), astronaut)
     assert np.abs(small.landmarks - reference.landmarks).max() < TOLERANCE_PX
     assert small.box.width == pytest.approx(reference.box.width, rel=0.2)

@@ -1,0 +1,205 @@
+"""Prepared faces, the bank of labelled views, and who must not be in it."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from model_training.data import (
+    AlignedFaces,
+    DataError,
+    ViewBank,
+    label_views,
+    people_in_pairs,
+    pictures_in,
+    prepare_faces,
+    without_people,
+)
+from service.contract import TEMPLATE, align
+from service.domain import Box, Detection
+from tests.unit.model_training.common import MeanColours
+
+CROPS = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
+FACES = AlignedFaces(CROPS, [f"{i}.jpg" for i in range(5)])
+
+
+class DyingTeacher(MeanColours):
+    """Gives up after so many views."""
+
+    def __init__(self, after):
+        super().__init__()
+        self._after = after
+
+    def embed(self, crops):
+        if self.seen + len(crops) > self._after:
+            raise KeyboardInterrupt
+        return super().embed(crops)
+
+
+def label(out, teacher=None, *, faces=FACES, views_per_face=30, seed=7, batch=2):
+    label_views([faces], teacher or MeanColours(), out, views_per_face=views_per_face, seed=seed, batch=batch)
+    return ViewBank(out)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    return label(tmp_path_factory.mktemp("bank"))
+
+
+class TestLabelling:
+    def test_every_view_has_the_label_of_its_own_pixels(self, bank):
+        assert len(bank) == 150
+        np.testing.assert_array_equal(bank.labels, MeanColours().embed(np.asarray(bank.views)))
+
+    def test_each_face_is_seen_clean_once_and_otherwise_changed(self, bank):
+        for index, crop in enumerate(CROPS):
+            views = bank.views[index * 30 : index * 30 + 30]
+            same = [bool((view == crop).all()) for view in views]
+            assert same[0]
+            assert sum(same) <= 3
+
+    def test_an_interrupted_labelling_goes_on_to_the_identical_bank(self, bank, tmp_path):
+        # The state is written every fifty batches of two: it dies at view 130 and 100 are kept.
+        with pytest.raises(KeyboardInterrupt):
+            label(tmp_path, DyingTeacher(after=130))
+        with pytest.raises(DataError, match="100 of 150"):
+            ViewBank(tmp_path)
+        teacher = MeanColours()
+        resumed = label(tmp_path, teacher)
+        assert teacher.seen == 50
+        np.testing.assert_array_equal(resumed.views, bank.views)
+        np.testing.assert_array_equal(resumed.labels, bank.labels)
+
+    def test_the_batch_size_changes_nothing(self, bank, tmp_path):
+        np.testing.assert_array_equal(label(tmp_path, batch=64).views, bank.views)
+
+    def test_another_seed_draws_other_views(self, bank, tmp_path):
+        other = label(tmp_path, seed=8)
+        assert not np.array_equal(other.views, bank.views)
+        np.testing.assert_array_equal(other.views[::30], CROPS)
+
+    def test_a_finished_bank_is_not_labelled_again(self, tmp_path):
+        label(tmp_path, views_per_face=2)
+        teacher = MeanColours()
+        label(tmp_path, teacher, views_per_face=2)
+        assert teacher.seen == 0
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"seed": 8},
+            {"views_per_face": 3},
+            {"faces": AlignedFaces(CROPS[:4], FACES.sources[:4])},
+            {"teacher": MeanColours("another-teacher")},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_a_bank_of_another_recipe_is_refused(self, tmp_path, change):
+        label(tmp_path, views_per_face=2)
+        with pytest.raises(DataError, match="another recipe"):
+            label(tmp_path, **{"views_per_face": 2, **change})
+
+    def test_faces_of_several_folders_follow_each_other(self, tmp_path):
+        parts = [AlignedFaces(CROPS[:2], ["a", "b"]), AlignedFaces(CROPS[2:], ["c", "d", "e"])]
+        label_views(parts, MeanColours(), tmp_path, views_per_face=1, seed=0)
+        np.testing.assert_array_equal(ViewBank(tmp_path).views, CROPS)
+
+
+class TestBatches:
+    @pytest.fixture(scope="class")
+    def bank(self, tmp_path_factory):
+        """150 views, of which each shows its own number."""
+        folder = tmp_path_factory.mktemp("numbers")
+        numbers = np.arange(150)
+        np.save(
+            folder / "views.npy", np.broadcast_to(numbers[:, None, None, None], (150, 112, 112, 3)).astype(np.uint8)
+        )
+        np.save(folder / "labels.npy", numbers[:, None].astype(np.float32))
+        (folder / "bank.json").write_text(json.dumps({"labelled": 150}))
+        return ViewBank(folder)
+
+    def read(self, bank, epoch=0, seed=1, rows=100, skip=0):
+        batches = list(bank.batches(16, epoch, seed, rows, skip))
+        assert all(len(views) == len(labels) == 16 for views, labels in batches)
+        return batches
+
+    def test_an_epoch_shows_each_view_at_most_once_and_none_beyond_the_rows(self, bank):
+        batches = self.read(bank)
+        shown = np.concatenate([labels for _, labels in batches])
+        assert len(batches) == 6
+        assert len(np.unique(shown)) == 96
+        assert shown.max() < 100
+
+    def test_views_and_labels_stay_together(self, bank):
+        for views, labels in self.read(bank):
+            np.testing.assert_array_equal(labels[:, 0], views[:, 50, 60, 1])
+
+    def test_the_order_follows_from_seed_and_epoch(self, bank):
+        first = [labels.tobytes() for _, labels in self.read(bank)]
+        assert first == [labels.tobytes() for _, labels in self.read(bank)]
+        assert first != [labels.tobytes() for _, labels in self.read(bank, epoch=1)]
+        assert first != [labels.tobytes() for _, labels in self.read(bank, seed=2)]
+
+    def test_skipping_leaves_out_the_first(self, bank):
+        whole, rest = self.read(bank), self.read(bank, skip=4)
+        assert [labels.tobytes() for _, labels in rest] == [labels.tobytes() for _, labels in whole[4:]]
+
+
+class TestPeople:
+    PAIRS = "2\t2\nAda_Lovelace\t1\t2\nGrace_Hopper\t1\tAlan_Turing\t3\n\nAda_Lovelace\t2\tEmmy_Noether\t1\n"
+
+    def test_both_forms_of_a_row_name_people(self, tmp_path):
+        (tmp_path / "pairs.txt").write_text(self.PAIRS)
+        names = people_in_pairs(tmp_path / "pairs.txt")
+        assert names == {"Ada_Lovelace", "Grace_Hopper", "Alan_Turing", "Emmy_Noether"}
+
+    def test_pictures_of_named_people_are_left_out(self):
+        pictures = [Path(f"lfw/{name}/{name}_0001.jpg") for name in ("Ada_Lovelace", "Ada", "Kurt_Goedel")]
+        kept = without_people(pictures, {"Ada_Lovelace", "Alan_Turing"})
+        assert [path.parent.name for path in kept] == ["Ada", "Kurt_Goedel"]
+
+    def test_pictures_are_found_below_a_folder_in_order(self, tmp_path):
+        for name in ("b/2.JPG", "b/1.png", "a/3.jpeg", "a/notes.txt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        found = [str(path.relative_to(tmp_path)) for path in pictures_in(tmp_path)]
+        assert found == ["a/3.jpeg", "b/1.png", "b/2.JPG"]
+
+
+class FakeDetector:
+    """Finds a small and a large face in pictures that are not black; the landmarks tell them apart."""
+
+    def detect(self, image):
+        if not image.any():
+            return []
+        small = Detection(Box(0, 0, 10, 10), TEMPLATE + np.float32(9), 0.99)
+        return [small, Detection(Box(0, 0, 90, 90), TEMPLATE.copy(), 0.7)]
+
+
+class TestPrepare:
+    def test_the_largest_face_of_each_picture_is_aligned_and_the_rest_left_out(self, tmp_path):
+        pictures = tmp_path / "pictures"
+        (pictures / "Ada").mkdir(parents=True)
+        cv2.imwrite(str(pictures / "Ada" / "1.png"), CROPS[0])
+        cv2.imwrite(str(pictures / "Ada" / "2.png"), np.zeros((112, 112, 3), np.uint8))
+        (pictures / "Ada" / "3.png").write_text("no picture")
+        stored = prepare_faces(pictures_in(pictures), pictures, FakeDetector(), tmp_path / "faces")
+        faces = AlignedFaces.load(tmp_path / "faces")
+        assert stored == 1
+        assert faces.sources == ["Ada/1.png"]
+        np.testing.assert_array_equal(faces.crops, align(CROPS[0], TEMPLATE)[None])
+
+    def test_no_face_at_all_is_an_error(self, tmp_path):
+        cv2.imwrite(str(tmp_path / "1.png"), np.zeros((112, 112, 3), np.uint8))
+        with pytest.raises(DataError, match="no face"):
+            prepare_faces(pictures_in(tmp_path), tmp_path, FakeDetector(), tmp_path / "faces")
+
+    def test_an_incomplete_folder_is_an_error(self, tmp_path):
+        with pytest.raises(DataError, match="no prepared faces"):
+            AlignedFaces.load(tmp_path)
+        np.save(tmp_path / "crops.npy", CROPS)
+        (tmp_path / "sources.json").write_text(json.dumps(["1.jpg"]))
+        with pytest.raises(DataError, match="5 crops but 1 sources"):
+            AlignedFaces.load(tmp_path)

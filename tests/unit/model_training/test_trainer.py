@@ -1,0 +1,207 @@
+"""The loop on a tiny network: it learns, and an interruption changes nothing."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model_training.backbones.mobilefacenet import fold_batch_norms
+from model_training.config import DistillationRecipe
+from model_training.data import ViewBank
+from model_training.trainer import CheckpointError, Trainer, learning_rate_at, slope_factor_at
+from tests.unit.model_training.common import TINY, MeanColours, random_network
+
+RECIPE = DistillationRecipe(
+    name="tiny",
+    epochs=3,
+    batch=8,
+    warmup_steps=2,
+    anneal_until=0.5,
+    held_out=0.1,
+    checkpoint_every=4,
+    learning_rate=5e-3,
+    bf16=False,
+    compile=False,
+)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    """48 pictures of two colours each: 40 to train on, 8 held out, so 5 steps an epoch and 15 in all."""
+    folder = tmp_path_factory.mktemp("bank")
+    rng = np.random.default_rng(0)
+    views = np.empty((48, 112, 112, 3), dtype=np.uint8)
+    views[:, :56] = rng.integers(0, 256, (48, 1, 1, 3))
+    views[:, 56:] = rng.integers(0, 256, (48, 1, 1, 3))
+    np.save(folder / "views.npy", views)
+    np.save(folder / "labels.npy", MeanColours().embed(views))
+    (folder / "bank.json").write_text(json.dumps({"labelled": 48}))
+    return ViewBank(folder)
+
+
+def new_trainer(bank, folder, recipe=RECIPE):
+    return Trainer(random_network(TINY), bank, recipe, folder)
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.student.state_dict().items()}
+
+
+def assert_same_weights(first, second):
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(bank, tmp_path_factory):
+    trainer = new_trainer(bank, tmp_path_factory.mktemp("run"))
+    trainer.train()
+    return trainer
+
+
+def learner(bank, folder, recipe):
+    """As in practice: a student without BatchNorms, whose statistics would lag behind a run this short."""
+    return Trainer(fold_batch_norms(random_network(TINY)), bank, recipe, folder)
+
+
+def log_of(trainer):
+    with (trainer.checkpoint_path.parent / "log.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+class TestTraining:
+    @pytest.mark.parametrize("objective", ["angular", "l2"])
+    def test_the_loss_falls_and_the_student_gets_nearer_to_the_teacher(self, bank, tmp_path, objective):
+        trainer = learner(bank, tmp_path, RECIPE.model_copy(update={"epochs": 12, "objective": objective}))
+        before = trainer.held_out_cosine()
+        trainer.train()
+        rows = log_of(trainer)
+        assert trainer.step == trainer.total_steps == 60
+        assert float(rows[-1]["loss"]) < 0.7 * float(rows[0]["loss"])
+        assert float(rows[-1]["held_out_cosine"]) == pytest.approx(trainer.held_out_cosine(), abs=1e-5)
+        assert trainer.held_out_cosine() > before + 0.2
+
+    def test_the_log_has_a_row_for_each_checkpoint_and_the_end(self, uninterrupted):
+        rows = log_of(uninterrupted)
+        assert [int(row["step"]) for row in rows] == [4, 8, 12, 15]
+        # Half of 15 steps is 7.5: at step 4 a share of 3.5 / 7.5 is left.
+        assert [float(row["slope_factor"]) for row in rows] == [0.467, 0.0, 0.0, 0.0]
+
+    def test_held_out_views_are_looked_at_without_learning_from_them(self, uninterrupted):
+        trainer = uninterrupted
+        before = weights(trainer)
+        trainer.held_out_cosine()
+        assert_same_weights(weights(trainer), before)
+        assert trainer.student.training
+
+    def test_held_out_cosine_is_that_of_the_last_views(self, uninterrupted, bank):
+        trainer = uninterrupted
+        pixels = (bank.views[40:, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128
+        with torch.no_grad():
+            got = trainer.student.eval()(torch.from_numpy(pixels)).numpy()
+        trainer.student.train()
+        labels = bank.labels[40:]
+        cosines = (got * labels).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(labels, axis=1)
+        assert trainer.held_out_cosine() == pytest.approx(cosines.mean(), abs=1e-5)
+
+    def test_bfloat16_learns_too(self, bank, tmp_path):
+        trainer = learner(bank, tmp_path, RECIPE.model_copy(update={"epochs": 12, "bf16": True}))
+        before = trainer.held_out_cosine()
+        trainer.train()
+        assert trainer.held_out_cosine() > before + 0.2
+
+
+class TestResume:
+    @pytest.mark.parametrize("stopped_at", [3, 5, 7])
+    def test_an_interrupted_run_ends_with_the_very_same_weights(self, uninterrupted, bank, tmp_path, stopped_at):
+        """In an epoch, between two, and in the next; the schedule and the order of the views go on as if nothing was."""
+        new_trainer(bank, tmp_path).train(until=stopped_at)
+        resumed = new_trainer(bank, tmp_path)
+        assert resumed.resume()
+        assert resumed.step == stopped_at
+        resumed.train()
+        assert_same_weights(weights(resumed), weights(uninterrupted))
+
+    def test_a_run_killed_between_checkpoints_repeats_the_steps_it_lost(
+        self, uninterrupted, bank, tmp_path, monkeypatch
+    ):
+        killed = new_trainer(bank, tmp_path)
+        step = killed._train_step
+
+        def die_at_six(views, labels):
+            if killed.step == 6:
+                raise KeyboardInterrupt
+            return step(views, labels)
+
+        monkeypatch.setattr(killed, "_train_step", die_at_six)
+        with pytest.raises(KeyboardInterrupt):
+            killed.train()
+        resumed = new_trainer(bank, tmp_path)
+        assert resumed.resume()
+        assert resumed.step == 4
+        resumed.train()
+        assert_same_weights(weights(resumed), weights(uninterrupted))
+
+    def test_without_a_checkpoint_there_is_nothing_to_resume(self, bank, tmp_path):
+        trainer = new_trainer(bank, tmp_path)
+        assert not trainer.resume()
+        assert trainer.step == 0
+
+    def test_a_finished_run_trains_no_further(self, uninterrupted, bank, tmp_path):
+        trainer = new_trainer(bank, tmp_path)
+        (tmp_path / "checkpoint.pt").write_bytes(uninterrupted.checkpoint_path.read_bytes())
+        assert trainer.resume()
+        trainer.train()
+        assert trainer.step == 15
+        assert_same_weights(weights(trainer), weights(uninterrupted))
+
+    @pytest.mark.parametrize("change", [{"learning_rate": 1e-4}, {"seed": 2}, {"epochs": 4}, {"objective": "l2"}])
+    def test_a_checkpoint_of_another_recipe_is_refused(self, uninterrupted, bank, tmp_path, change):
+        (tmp_path / "checkpoint.pt").write_bytes(uninterrupted.checkpoint_path.read_bytes())
+        trainer = new_trainer(bank, tmp_path, RECIPE.model_copy(update=change))
+        with pytest.raises(CheckpointError, match="another recipe"):
+            trainer.resume()
+
+    def test_no_half_written_checkpoint_is_left(self, uninterrupted):
+        names = sorted(path.name for path in uninterrupted.checkpoint_path.parent.iterdir())
+        assert names == ["checkpoint.pt", "log.csv"]
+
+
+def test_a_bank_that_fills_no_batch_is_refused(bank, tmp_path):
+    with pytest.raises(ValueError, match="batch of 48"):
+        new_trainer(bank, tmp_path, RECIPE.model_copy(update={"batch": 48}))
+
+
+class TestSchedules:
+    LONG = RECIPE.model_copy(update={"warmup_steps": 10, "learning_rate": 1.0, "anneal_until": 0.25})
+
+    @pytest.mark.parametrize(
+        ("step", "rate"),
+        # Linear to the peak over ten steps; half a cosine over the other hundred down to one hundredth.
+        [
+            (0, 0.1),
+            (4, 0.5),
+            (9, 1.0),
+            (10, 1.0),
+            (35, 0.01 + 0.99 * (0.5 + math.sqrt(0.125))),
+            (60, 0.505),
+            (110, 0.01),
+            (999, 0.01),
+        ],
+    )
+    def test_learning_rate(self, step, rate):
+        assert learning_rate_at(step, 110, self.LONG) == pytest.approx(rate)
+
+    def test_learning_rate_without_warm_up_starts_at_the_peak(self):
+        assert learning_rate_at(0, 100, self.LONG.model_copy(update={"warmup_steps": 0})) == 1.0
+
+    @pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (5, 0.8), (25, 0.0), (26, 0.0), (100, 0.0)])
+    def test_slopes_go_linearly_to_zero(self, step, factor):
+        assert slope_factor_at(step, 100, self.LONG) == pytest.approx(factor)
+
+    def test_slopes_stay_where_nothing_is_annealed(self):
+        kept = self.LONG.model_copy(update={"anneal_until": None})
+        assert [slope_factor_at(step, 100, kept) for step in (0, 50, 100)] == [1.0, 1.0, 1.0]

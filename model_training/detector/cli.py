@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 
@@ -14,7 +15,7 @@ from model_training.data import pictures_in
 from model_training.detector import evaluation
 from model_training.detector.bank import CanvasBank, draw_canvases
 from model_training.detector.canvases import CanvasPainter
-from model_training.detector.export import export_detector, write_manifest
+from model_training.detector.export import SERVED_THRESHOLD, export_detector, with_scores_lowered, write_manifest
 from model_training.detector.labels import label_pictures, load_labels, pictures_in_pairs
 from model_training.detector.network import FaceNetwork
 from model_training.detector.recipe import DetectorRecipe
@@ -123,11 +124,15 @@ def export(
     run: RunFolder,
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="ONNX file to write, manifest beside it.")],
     also: Annotated[list[str] | None, typer.Option("--data", help="More data to name in the manifest.")] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Raw score that becomes 0.6, from `main_face_score_p1`.")
+    ] = SERVED_THRESHOLD,
     metrics: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="What `evaluate` wrote.")] = None,
 ) -> None:
     """Write the ONNX file and its manifest; run again with --metrics once the file is evaluated."""
     network, settings, training = _load_run(run)
-    difference = export_detector(network, out)
+    difference = export_detector(with_scores_lowered(network, threshold), out)
+    training["raw_score_that_became_0.6"] = threshold
     figures = json.loads(metrics.read_text()) if metrics else {}
     data = [f"{name} (weight {share})" for name, share in settings.shares.items()]
     data += ["of LFW only pictures that pairs.txt does not name", *(also or [])]
@@ -154,6 +159,9 @@ def evaluate(
     figures: dict[str, Any] = {
         "held_out_pictures": evaluation.compare_with_teacher(detector, opened, held_out, threads=threads).rounded()
     }
+    low = evaluation.open_at(model, evaluation.LABEL_SCORE_THRESHOLD)
+    scores = evaluation.main_face_scores(low, opened, held_out, threads=threads)
+    figures["main_face_score_p1"] = round(float(np.percentile(scores, 1)), 4)
     if not held_out_only:
         named = [lfw_dir / name for name in sorted(pictures_in_pairs(pairs))]
         compared = evaluation.compare_with_teacher(detector, opened, named, threads=threads)

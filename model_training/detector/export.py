@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,31 @@ _IR_VERSION = 7
 _PARITY_SIZES = ((160, 160), (320, 224), (96, 416), (640, 640))
 _PARITY_TOLERANCE = 2e-3
 
+# The score from which on the service reports a face.
+SERVED_THRESHOLD = 0.6
+
 
 class ExportError(RuntimeError):
     """The exported file does not answer as the network does."""
+
+
+def with_scores_lowered(network: FaceNetwork, threshold: float) -> FaceNetwork:
+    """A copy whose score of 0.6 means what `threshold` meant before, so that the service's default suits it.
+
+    Both factors of the score are lowered alike on the logit scale, which keeps every ranking of equal-shaped scores.
+
+    Raises:
+        ValueError: the threshold is not inside (0, 1).
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"a score threshold lies inside (0, 1), {threshold} does not")
+    shift = math.log(threshold / (1 - threshold)) - math.log(SERVED_THRESHOLD / (1 - SERVED_THRESHOLD))
+    lowered = copy.deepcopy(network)
+    with torch.no_grad():
+        for name in ("cls", "obj"):
+            for head in lowered.heads[name]:  # type: ignore[union-attr]
+                head[1].bias -= shift
+    return lowered
 
 
 def output_names() -> list[str]:

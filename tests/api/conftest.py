@@ -38,7 +38,7 @@ class TileDetector:
         for top in range(0, image.shape[0] - TILE + 1, TILE):
             for left in range(0, image.shape[1] - TILE + 1, TILE):
                 if image[top : top + TILE, left : left + TILE].std() > 8:
-                    landmarks = (TEMPLATE + (left, top)).astype(np.float32)
+                    landmarks = (TEMPLATE + np.array([left, top])).astype(np.float32)
                     found.append(Detection(Box(left, top, TILE, TILE), landmarks, 0.9))
         return found
 

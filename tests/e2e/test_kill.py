@@ -1,4 +1,4 @@
-"""SIGKILL in mid-enrolment over HTTP: what was acknowledged is there, once and whole; what was not is not half there."""
+"""SIGKILL in mid-enrolment over HTTP: the acknowledged is there, once and whole; nothing is half there."""
 
 from __future__ import annotations
 

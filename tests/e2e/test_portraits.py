@@ -92,5 +92,5 @@ def test_redis_is_used_and_its_death_changes_no_answer(
 def test_a_second_process_on_the_same_folder_is_refused(new_service: Callable[..., Service]) -> None:
     first = new_service()
     first.start()
-    with pytest.raises(AssertionError, match="another process|in use"):
+    with pytest.raises(AssertionError, match=r"another process|in use"):
         new_service().start()

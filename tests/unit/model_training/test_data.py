@@ -107,43 +107,42 @@ class TestLabelling:
         np.testing.assert_array_equal(ViewBank(tmp_path).views, CROPS)
 
 
-class TestBatches:
-    @pytest.fixture(scope="class")
-    def bank(self, tmp_path_factory):
-        """150 views, of which each shows its own number."""
-        folder = tmp_path_factory.mktemp("numbers")
-        numbers = np.arange(150)
-        np.save(
-            folder / "views.npy", np.broadcast_to(numbers[:, None, None, None], (150, 112, 112, 3)).astype(np.uint8)
-        )
-        np.save(folder / "labels.npy", numbers[:, None].astype(np.float32))
-        (folder / "bank.json").write_text(json.dumps({"labelled": 150}))
-        return ViewBank(folder)
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory):
+    """150 views, of which each shows its own number."""
+    folder = tmp_path_factory.mktemp("numbers")
+    order = np.arange(150)
+    np.save(folder / "views.npy", np.broadcast_to(order[:, None, None, None], (150, 112, 112, 3)).astype(np.uint8))
+    np.save(folder / "labels.npy", order[:, None].astype(np.float32))
+    (folder / "bank.json").write_text(json.dumps({"labelled": 150}))
+    return ViewBank(folder)
 
-    def read(self, bank, epoch=0, seed=1, rows=100, skip=0):
-        batches = list(bank.batches(16, epoch, seed, rows, skip))
+
+class TestBatches:
+    def read(self, numbers, epoch=0, seed=1, rows=100, skip=0):
+        batches = list(numbers.batches(16, epoch, seed, rows, skip))
         assert all(len(views) == len(labels) == 16 for views, labels in batches)
         return batches
 
-    def test_an_epoch_shows_each_view_at_most_once_and_none_beyond_the_rows(self, bank):
-        batches = self.read(bank)
+    def test_an_epoch_shows_each_view_at_most_once_and_none_beyond_the_rows(self, numbers):
+        batches = self.read(numbers)
         shown = np.concatenate([labels for _, labels in batches])
         assert len(batches) == 6
         assert len(np.unique(shown)) == 96
         assert shown.max() < 100
 
-    def test_views_and_labels_stay_together(self, bank):
-        for views, labels in self.read(bank):
+    def test_views_and_labels_stay_together(self, numbers):
+        for views, labels in self.read(numbers):
             np.testing.assert_array_equal(labels[:, 0], views[:, 50, 60, 1])
 
-    def test_the_order_follows_from_seed_and_epoch(self, bank):
-        first = [labels.tobytes() for _, labels in self.read(bank)]
-        assert first == [labels.tobytes() for _, labels in self.read(bank)]
-        assert first != [labels.tobytes() for _, labels in self.read(bank, epoch=1)]
-        assert first != [labels.tobytes() for _, labels in self.read(bank, seed=2)]
+    def test_the_order_follows_from_seed_and_epoch(self, numbers):
+        first = [labels.tobytes() for _, labels in self.read(numbers)]
+        assert first == [labels.tobytes() for _, labels in self.read(numbers)]
+        assert first != [labels.tobytes() for _, labels in self.read(numbers, epoch=1)]
+        assert first != [labels.tobytes() for _, labels in self.read(numbers, seed=2)]
 
-    def test_skipping_leaves_out_the_first(self, bank):
-        whole, rest = self.read(bank), self.read(bank, skip=4)
+    def test_skipping_leaves_out_the_first(self, numbers):
+        whole, rest = self.read(numbers), self.read(numbers, skip=4)
         assert [labels.tobytes() for _, labels in rest] == [labels.tobytes() for _, labels in whole[4:]]
 
 

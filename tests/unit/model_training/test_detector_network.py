@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from model_training.detector.assignment import assign
-from model_training.detector.export import ExportError, check_parity, export_detector, torch_outputs, write_manifest
+from model_training.detector.export import (
+    ExportError,
+    check_parity,
+    export_detector,
+    torch_outputs,
+    with_scores_lowered,
+    write_manifest,
+)
 from model_training.detector.geometry import Kind
 from model_training.detector.network import (
     FaceNetwork,
@@ -99,6 +106,17 @@ def test_opencv_decodes_every_cell_as_training_does(network, exported, height, w
 
 def test_the_exported_file_answers_as_the_network(network, exported):
     assert check_parity(network, exported) < 1e-3
+
+
+def test_a_lowered_score_moves_the_threshold_and_nothing_else(network):
+    pixels = torch.from_numpy(picture(64, 64).transpose(2, 0, 1)[None].astype(np.float32))
+    before, after = (torch_outputs(n, pixels) for n in (network, with_scores_lowered(network, 0.7)))
+    for name in ("obj_8", "cls_16"):
+        at = lambda p: np.log(p / (1 - p))  # noqa: E731
+        np.testing.assert_allclose(at(after[name]), at(before[name]) - at(0.7) + at(0.6), atol=1e-4)
+    np.testing.assert_array_equal(after["kps_8"], before["kps_8"])
+    with pytest.raises(ValueError, match="threshold"):
+        with_scores_lowered(network, 1.0)
 
 
 def test_another_network_is_not_mistaken_for_the_exported_one(exported):

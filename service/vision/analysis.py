@@ -47,17 +47,18 @@ class ThreadedAnalyser:
 
     async def analyse(self, picture: bytes, *, max_faces: int) -> AnalysedPicture:
         """See the port."""
-        if self._closed:
-            raise NotReady("the service is shutting down")
+        self._check_open()
         if self._pending >= self._max_pending:
             raise Overloaded("too many pictures are waiting", retry_after_s=1)
         self._pending += 1
         try:
             await self._wait_for_slot()
-            if self._closed:
+            try:
+                self._check_open()
+            except NotReady:
                 # Its turn came while the threads were ending; whoever waits behind it is told the same.
                 self._slots.release()
-                raise NotReady("the service is shutting down")
+                raise
             work = asyncio.get_running_loop().run_in_executor(self._threads, self._analyse, picture, max_faces)
             # The slot belongs to the thread, not to the caller: one who goes away must not let another thread start.
             work.add_done_callback(lambda _: self._slots.release())
@@ -69,6 +70,10 @@ class ThreadedAnalyser:
         """Refuse new pictures and wait for those in progress."""
         self._closed = True
         await asyncio.to_thread(self._threads.shutdown, wait=True)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotReady("the service is shutting down")
 
     async def _wait_for_slot(self) -> None:
         try:

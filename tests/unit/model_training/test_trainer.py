@@ -126,7 +126,7 @@ class TestTraining:
         assert trainer.held_out_cosine() == pytest.approx(cosines.mean(), abs=1e-5)
 
     def test_bfloat16_learns_too(self, lesson, tmp_path):
-        trainer = learner(lesson, tmp_path, bf16=True)
+        trainer = learner(lesson, tmp_path, bf16=True, epochs=8)
         before = trainer.held_out_cosine()
         assert before < 0.6
         trainer.train()

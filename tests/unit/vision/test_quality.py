@@ -7,7 +7,7 @@ from service.contract import TEMPLATE
 from service.domain import Box, Detection
 from service.vision.quality import QualityGate, assess, head_pose
 
-GATE = QualityGate()
+GATE = QualityGate(min_side_px=24.0, min_detection_score=0.6, min_sharpness=3.0, max_yaw=0.9)
 
 
 def detection(*, width=80.0, height=125.0, landmarks=TEMPLATE, score=0.9):

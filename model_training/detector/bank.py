@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model_training.data import DataError
-from model_training.detector.canvases import MAX_ROWS, CanvasPainter, Image
+from model_training.detector.canvases import MAX_ROWS, Image
 from model_training.detector.geometry import ROW_COLUMNS, Rows, mirror_rows
+from model_training.detector.patience import Painter
 
 
 class CanvasBank:
@@ -22,6 +23,7 @@ class CanvasBank:
     Attributes:
         canvases: (n, side, side, 3) uint8, BGR.
         rows: (n, 24, 15) float32, see `geometry.ROW_COLUMNS`.
+        patient: the labels hold for exactly these canvases, so none is ever mirrored.
 
     Raises:
         DataError: the folder is missing or was not drawn to the end.
@@ -29,7 +31,8 @@ class CanvasBank:
 
     def __init__(self, folder: Path) -> None:
         try:
-            drawn = int(json.loads((folder / "bank.json").read_text())["drawn"])
+            state = json.loads((folder / "bank.json").read_text())
+            drawn, self.patient = int(state["drawn"]), bool(state["patient"])
             self.canvases: Image = np.load(folder / "canvases.npy", mmap_mode="r", allow_pickle=False)
             self.rows: Rows = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError) as error:
@@ -48,7 +51,7 @@ class CanvasBank:
     def batch(self, index: int, size: int, seed: int) -> tuple[Image, NDArray[np.float32]]:
         """Batch number `index` of an endless shuffled sequence; it depends on the arguments alone.
 
-        Every epoch has another order and mirrors another half of the canvases.
+        Every epoch has another order and, unless the labels are a patient teacher's, mirrors another half.
 
         Returns:
             (size, side, side, 3) uint8 and (size, 24, 15) float32.
@@ -64,20 +67,23 @@ class CanvasBank:
         # Sorted reads keep a memory map sequential; the order within a batch means nothing.
         chosen = np.sort(order[position * size : (position + 1) * size])
         canvases, rows = np.array(self.canvases[chosen]), np.array(self.rows[chosen])
+        if self.patient:
+            return canvases, rows
         mirrored = np.random.default_rng([seed, epoch, position]).random(size) < 0.5
         canvases[mirrored] = canvases[mirrored][:, :, ::-1]
         rows[mirrored] = mirror_rows(rows[mirrored], self.side_px)
         return canvases, rows
 
 
-def draw_canvases(painter: CanvasPainter, out: Path, *, count: int, seed: int, threads: int = 2) -> None:
+def draw_canvases(painter: Painter, out: Path, *, count: int, seed: int, threads: int = 2) -> None:
     """Draw canvases into a folder; canvas `i` depends on `seed` and `i` alone, so an interrupted run goes on.
 
     Raises:
         DataError: the folder holds canvases of another recipe.
     """
     out.mkdir(parents=True, exist_ok=True)
-    state_path, recipe = out / "bank.json", {"seed": seed, "count": count, "side_px": painter.side_px}
+    state_path = out / "bank.json"
+    recipe = {"seed": seed, "count": count, "side_px": painter.side_px, "patient": painter.patient}
     start = 0
     if state_path.exists():
         state = json.loads(state_path.read_text())

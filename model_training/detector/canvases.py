@@ -46,6 +46,9 @@ class CanvasPainter:
         DataError: no picture belongs to a collection with a positive weight.
     """
 
+    # Labels are carried over from the picture, so they hold for the mirrored canvas as well as for the canvas.
+    patient = False
+
     def __init__(self, pictures: Sequence[LabelledPicture], shares: Mapping[str, float], side_px: int) -> None:
         self.side_px = side_px
         groups = {name: [p for p in pictures if p.source == name] for name, share in shares.items() if share > 0}

@@ -18,6 +18,7 @@ from model_training.detector.canvases import CanvasPainter
 from model_training.detector.export import SERVED_THRESHOLD, export_detector, with_scores_lowered, write_manifest
 from model_training.detector.labels import label_pictures, load_labels, pictures_in_pairs
 from model_training.detector.network import FaceNetwork
+from model_training.detector.patience import Painter, PatientPainter
 from model_training.detector.recipe import DetectorRecipe
 from model_training.detector.training import DetectorTrainer
 
@@ -68,13 +69,18 @@ def train(
     run: RunFolder,
     threads: Threads = 2,
     start: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Checkpoint of an earlier stage.")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Checkpoint or exported file to start from.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="YuNet's ONNX file, for a patient recipe.")
     ] = None,
     compiled: Annotated[bool, typer.Option(help="Run through torch.compile.")] = False,
 ) -> None:
     """Draw the canvases, then train; an interrupted run of the same recipe goes on where it stopped."""
     torch.set_num_threads(threads)
     settings = DetectorRecipe.from_toml(recipe)
+    if settings.patient and teacher is None:
+        raise typer.BadParameter("a patient recipe needs --teacher", param_hint="--teacher")
     pictures = load_labels(labels)
     learned = [picture for picture in pictures if not picture.held_out]
     kept = [picture for picture in pictures if picture.held_out]
@@ -84,7 +90,9 @@ def train(
         "large": (learned, settings.large.side_px, settings.large.count, settings.seed + 1),
     }
     for name, (group, side_px, count, seed) in plan.items():
-        painter = CanvasPainter(group, settings.shares, side_px)
+        painter: Painter = CanvasPainter(group, settings.shares, side_px)
+        if settings.patient and teacher is not None:
+            painter = PatientPainter(painter, evaluation.open_teacher(teacher))
         draw_canvases(painter, run / name, count=count, seed=seed, threads=threads)
     small, large, held_out = (CanvasBank(run / name) for name in ("small", "large", "held_out"))
     trainer = DetectorTrainer(settings, small, large, held_out, run, compiled=compiled)

@@ -37,6 +37,7 @@ class DetectorRecipe(BaseModel):
         mixing_rate: peak for those, by `OrthogonalMomentum`.
         negative_weight: weight of cells that should say no; above 1 it buys fewer false alarms with lower scores.
         landmark_weight: weight of the landmark loss, whose unit is the face's side.
+        patient: let the teacher say where the faces are on every canvas, rather than once a picture (see `patience`).
         checkpoint_every: steps between checkpoints.
     """
 
@@ -56,6 +57,7 @@ class DetectorRecipe(BaseModel):
     warmup_steps: int = Field(default=100, ge=0)
     negative_weight: float = Field(default=1.0, gt=0)
     landmark_weight: float = Field(default=40.0, gt=0)
+    patient: bool = False
     checkpoint_every: int = Field(default=100, ge=1)
     bf16: bool = True
     seed: int = 1

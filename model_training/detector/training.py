@@ -21,12 +21,15 @@ from model_training.detector.losses import DetectorObjective
 from model_training.detector.network import FaceNetwork
 from model_training.detector.optimiser import OrthogonalMomentum
 from model_training.detector.recipe import DetectorRecipe
+from model_training.detector.restart import earlier_training, load_exported
 from model_training.trainer import CheckpointError
 
 TERMS = ("score", "box", "landmark", "landmark_error")
 
 _LOG_COLUMNS = ["step", "minutes", "learning_rate", *TERMS, *(f"held_out_{term}" for term in TERMS)]
 _CLIP_NORM = 10.0
+# Enough for the statistics of every norm of an exported detector.
+_SETTLING_CANVASES = 256
 
 
 def rate_factor(step: int, recipe: DetectorRecipe) -> float:
@@ -117,7 +120,16 @@ class DetectorTrainer:
         return True
 
     def start_from(self, checkpoint: Path) -> None:
-        """Take the weights, not the optimiser, of another run's checkpoint: an earlier stage of the same training."""
+        """Take the weights, not the optimiser, of an earlier stage: another run's checkpoint, or an exported detector.
+
+        Raises:
+            RestartError: an exported file does not hold this network's layers.
+        """
+        if checkpoint.suffix == ".onnx":
+            canvases, _ = self._small.batch(0, min(_SETTLING_CANVASES, len(self._small)), self._recipe.seed)
+            load_exported(self.network, checkpoint, torch.from_numpy(canvases).permute(0, 3, 1, 2).float())
+            self._earlier = earlier_training(checkpoint)
+            return
         state = torch.load(checkpoint, weights_only=True)
         self.network.load_state_dict(state["network"])
         self._earlier = {

@@ -11,6 +11,7 @@ from model_training.data import DataError
 from model_training.detector import evaluation
 from model_training.detector.bank import CanvasBank, draw_canvases
 from model_training.detector.canvases import MAX_ROWS, CanvasPainter
+from model_training.detector.export import export_detector, write_manifest
 from model_training.detector.geometry import Kind
 from model_training.detector.labels import (
     FACELESS,
@@ -23,7 +24,9 @@ from model_training.detector.labels import (
 )
 from model_training.detector.losses import aligned_iou, eiou_loss, quality_focal_loss
 from model_training.detector.optimiser import OrthogonalMomentum, orthogonalised
+from model_training.detector.patience import PatientPainter, retaught
 from model_training.detector.recipe import BankRecipe, DetectorRecipe
+from model_training.detector.restart import RestartError
 from model_training.detector.training import DetectorTrainer, rate_factor
 from model_training.trainer import CheckpointError
 from service.domain import Box, Detection
@@ -166,6 +169,59 @@ def test_an_interrupted_drawing_goes_on_and_another_recipe_is_refused(pictures, 
         draw_canvases(painter, tmp_path, count=8, seed=2)
 
 
+class OneFaceTeacher:
+    """Sees one face wherever it is asked, at a place that no label has."""
+
+    def __init__(self, row):
+        self.row = row
+
+    def detect(self, image):
+        left, top, right, bottom = self.row[:4].tolist()
+        box = Box(left, top, right - left, bottom - top)
+        return [Detection(box, self.row[4:14].reshape(5, 2), float(self.row[14]))]
+
+
+def labelled_rows(*faces):
+    rows = np.zeros((MAX_ROWS, 15), dtype=np.float32)
+    rows[: len(faces)] = np.stack(faces)
+    return rows
+
+
+def test_a_patient_teacher_moves_the_faces_it_sees_and_leaves_the_rest():
+    seen, missed, ignored = face(10, 10, 40, Kind.FACE), face(100, 100, 40, Kind.FACE), face(12, 11, 40, Kind.IGNORE)
+    answer = face(13, 9, 42, 0.4)
+    rows = labelled_rows(seen, missed, ignored)
+    taught = retaught(rows, answer[None])
+    np.testing.assert_array_equal(taught[0], [*answer[:14], Kind.FACE])
+    np.testing.assert_array_equal(taught[1:], rows[1:])
+    np.testing.assert_array_equal(retaught(rows, answer[None][:0]), rows)
+    far = labelled_rows(face(60, 60, 20, Kind.FACE))
+    np.testing.assert_array_equal(retaught(far, answer[None]), far)
+
+
+def test_a_patient_bank_is_labelled_after_mirroring_and_never_mirrored_again(pictures, tmp_path):
+    painter = CanvasPainter(pictures, RECIPE.shares, 64)
+    answer = face(12, 12, 40, 0.9)
+    draw_canvases(PatientPainter(painter, OneFaceTeacher(answer)), tmp_path, count=24, seed=1, threads=1)
+    bank = CanvasBank(tmp_path)
+    assert bank.patient
+    taught = (bank.rows[..., :14] == answer[:14]).all(axis=-1)
+    assert taught.any()
+    assert (bank.rows[taught][:, 14] == Kind.FACE).all()
+    for epoch in range(3):
+        canvases, rows = bank.batch(epoch, 24, seed=0)
+        np.testing.assert_array_equal(canvases, bank.canvases)
+        np.testing.assert_array_equal(rows, bank.rows)
+    plain = [painter.draw(np.random.default_rng([1, index]))[0] for index in range(24)]
+    mirrored = [np.array_equal(a[:, ::-1], b) for a, b in zip(plain, bank.canvases, strict=True)]
+    same = [np.array_equal(a, b) for a, b in zip(plain, bank.canvases, strict=True)]
+    assert any(mirrored)
+    assert any(same)
+    assert all(a or b for a, b in zip(mirrored, same, strict=True))
+    with pytest.raises(DataError):
+        draw_canvases(painter, tmp_path, count=24, seed=1, threads=1)
+
+
 def test_loss_values():
     box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     assert eiou_loss(box, box).item() == pytest.approx(0, abs=1e-6)
@@ -236,6 +292,32 @@ def test_a_second_stage_starts_from_the_weights_of_the_first(banks, tmp_path):
     assert all(torch.equal(value, actual[name]) for name, value in first.network.state_dict().items())
     second.train()
     assert torch.load(second.checkpoint_path, weights_only=True)["earlier"]["steps"] == 3
+
+
+def test_a_stage_starts_from_an_exported_detector(banks, tmp_path):
+    first = trainer(banks, tmp_path / "first")
+    first.train()
+    export_detector(first.network, tmp_path / "detector.onnx")
+    manifest = {"steps": 6, "minutes": 0.5, "earlier_stages": {"steps": 10, "minutes": 1.0}}
+    write_manifest(tmp_path / "detector.onnx", data=["drawn"], training=manifest, metrics={})
+    second = trainer(banks, tmp_path / "second")
+    second.start_from(tmp_path / "detector.onnx")
+    canvases, _ = CanvasBank(banks / "small").batch(0, RECIPE.small.count, RECIPE.seed)
+    pixels = torch.from_numpy(canvases).permute(0, 3, 1, 2).float()
+    first.network.eval()
+    with torch.no_grad():
+        expected, answer = first.network(pixels), second.network(pixels)
+        # In training mode the norms use the batch's own statistics, and those are what they were settled on.
+        trained = second.network.train()(pixels)
+    for head, values in expected.items():
+        torch.testing.assert_close(answer[head], values, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(trained[head], values, rtol=2e-2, atol=2e-2)
+    second.train()
+    assert torch.load(second.checkpoint_path, weights_only=True)["earlier"] == {"steps": 16.0, "seconds": 90.0}
+
+    other = trainer(banks, tmp_path / "other", RECIPE.model_copy(update={"width": 16}))
+    with pytest.raises(RestartError):
+        other.start_from(tmp_path / "detector.onnx")
 
 
 class SquareTeacher:

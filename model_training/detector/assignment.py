@@ -24,26 +24,27 @@ class Targets:
     """What every cell of a batch should say.
 
     Attributes:
-        positive: (n, cells) bool, answers for a face.
+        weight: (n, cells) float32 in [0, 1], how much the cell answers for a face.
         negative: (n, cells) bool, says no; what is neither is not asked.
-        boxes: (n, cells, 4) float32 left, top, right, bottom in pixels; of no meaning where not positive.
+        boxes: (n, cells, 4) float32 left, top, right, bottom in pixels; of no meaning where the weight is 0.
         landmarks: (n, cells, 5, 2) float32 pixels, likewise.
     """
 
-    positive: Tensor
+    weight: Tensor
     negative: Tensor
     boxes: Tensor
     landmarks: Tensor
 
 
-def assign(rows: Tensor, height: int, width: int) -> Targets:
-    """Centre sampling with a range of sizes for each level.
+def assign(rows: Tensor, answers: Tensor, height: int, width: int) -> Targets:
+    """A patient teacher's answers where there are any, else centre sampling with a range of sizes for each level.
 
     A cell stands for the middle of its square. Where several faces claim it, the smallest has it: a small face in front
     of a large one has fewer cells to live in.
 
     Args:
         rows: (n, faces, 15) float32, see `geometry.ROW_COLUMNS`.
+        answers: (n, m, 16) float32, see `canvases.ANSWER_COLUMNS`; each has its cell to itself.
         height: of the canvas, pixels.
         width: likewise.
     """
@@ -71,9 +72,15 @@ def assign(rows: Tensor, height: int, width: int) -> Targets:
     positive = claims.any(dim=-1)
     owner = torch.where(claims, sides[:, None], torch.inf).argmin(dim=-1)
     owned = torch.gather(rows, 1, owner[..., None].expand(-1, -1, rows.shape[2]))
+    weight = positive.float()
+    canvas, place = answers[..., 15].nonzero(as_tuple=True)
+    given = answers[canvas, place]
+    cell = given[:, 14].long()
+    weight[canvas, cell] = given[:, 15]
+    owned[canvas, cell, :14] = given[:, :14]
     return Targets(
-        positive=positive,
-        negative=~positive & ~ignored,
+        weight=weight,
+        negative=(weight == 0) & ~ignored,
         boxes=owned[..., :4],
         landmarks=owned[..., 4:14].unflatten(-1, (5, 2)),
     )

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model_training.data import DataError
-from model_training.detector.canvases import MAX_ROWS, Image
+from model_training.detector.canvases import ANSWER_COLUMNS, MAX_ANSWERS, MAX_ROWS, Canvas, Image
 from model_training.detector.geometry import ROW_COLUMNS, Rows, mirror_rows
 from model_training.detector.patience import Painter
 
 
 class CanvasBank:
-    """Canvases and their labels in two memory-mapped arrays.
+    """Canvases and their labels in three memory-mapped arrays.
 
     Attributes:
         canvases: (n, side, side, 3) uint8, BGR.
         rows: (n, 24, 15) float32, see `geometry.ROW_COLUMNS`.
+        answers: (n, 128, 16) float32, see `canvases.ANSWER_COLUMNS`.
         patient: the labels hold for exactly these canvases, so none is ever mirrored.
 
     Raises:
@@ -35,6 +35,7 @@ class CanvasBank:
             drawn, self.patient = int(state["drawn"]), bool(state["patient"])
             self.canvases: Image = np.load(folder / "canvases.npy", mmap_mode="r", allow_pickle=False)
             self.rows: Rows = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
+            self.answers: Rows = np.load(folder / "answers.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder} holds no canvases") from error
         if drawn != len(self.canvases):
@@ -48,13 +49,14 @@ class CanvasBank:
         """Side of the square canvases."""
         return int(self.canvases.shape[1])
 
-    def batch(self, index: int, size: int, seed: int) -> tuple[Image, NDArray[np.float32]]:
+    def taken(self, chosen: slice | Sequence[int]) -> Canvas:
+        """Copies of some canvases."""
+        return Canvas(*(np.array(stored[chosen]) for stored in (self.canvases, self.rows, self.answers)))
+
+    def batch(self, index: int, size: int, seed: int) -> Canvas:
         """Batch number `index` of an endless shuffled sequence; it depends on the arguments alone.
 
         Every epoch has another order and, unless the labels are a patient teacher's, mirrors another half.
-
-        Returns:
-            (size, side, side, 3) uint8 and (size, 24, 15) float32.
 
         Raises:
             DataError: the bank holds fewer canvases than a batch.
@@ -66,13 +68,13 @@ class CanvasBank:
         order = np.random.default_rng([seed, epoch]).permutation(len(self))
         # Sorted reads keep a memory map sequential; the order within a batch means nothing.
         chosen = np.sort(order[position * size : (position + 1) * size])
-        canvases, rows = np.array(self.canvases[chosen]), np.array(self.rows[chosen])
+        batch = self.taken(chosen.tolist())
         if self.patient:
-            return canvases, rows
+            return batch
         mirrored = np.random.default_rng([seed, epoch, position]).random(size) < 0.5
-        canvases[mirrored] = canvases[mirrored][:, :, ::-1]
-        rows[mirrored] = mirror_rows(rows[mirrored], self.side_px)
-        return canvases, rows
+        batch.pixels[mirrored] = batch.pixels[mirrored][:, :, ::-1]
+        batch.rows[mirrored] = mirror_rows(batch.rows[mirrored], self.side_px)
+        return batch
 
 
 def draw_canvases(painter: Painter, out: Path, *, count: int, seed: int, threads: int = 2) -> None:
@@ -95,9 +97,10 @@ def draw_canvases(painter: Painter, out: Path, *, count: int, seed: int, threads
     mode, side = ("r+" if start else "w+"), painter.side_px
     canvases = np.lib.format.open_memmap(out / "canvases.npy", mode, np.uint8, (count, side, side, 3))
     rows = np.lib.format.open_memmap(out / "rows.npy", mode, np.float32, (count, MAX_ROWS, ROW_COLUMNS))
+    answers = np.lib.format.open_memmap(out / "answers.npy", mode, np.float32, (count, MAX_ANSWERS, ANSWER_COLUMNS))
 
     def draw(index: int) -> None:
-        canvases[index], rows[index] = painter.draw(np.random.default_rng([seed, index]))
+        canvases[index], rows[index], answers[index] = painter.draw(np.random.default_rng([seed, index]))
 
     block = 256
     with tqdm(total=count, initial=start, unit="canvas", desc="drawing") as bar, ThreadPoolExecutor(threads) as pool:
@@ -105,14 +108,12 @@ def draw_canvases(painter: Painter, out: Path, *, count: int, seed: int, threads
             last = min(first + block, count)
             for _ in pool.map(draw, range(first, last)):
                 bar.update()
-            canvases.flush()
-            rows.flush()
+            for stored in (canvases, rows, answers):
+                stored.flush()
             state_path.write_text(json.dumps({**recipe, "drawn": last}))
 
 
-def prefetched(
-    bank: CanvasBank, first: int, last: int, size: int, seed: int
-) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+def prefetched(bank: CanvasBank, first: int, last: int, size: int, seed: int) -> Iterator[Canvas]:
     """Batches `first` to `last` (exclusive) of a bank, each read while the one before it trains."""
     with ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(bank.batch, first, size, seed) if first < last else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +26,12 @@ from model_training.detector.labels import FACELESS, LabelledPicture
 
 Image = NDArray[np.uint8]
 
+# One cell's answer: left, top, right, bottom, five landmarks as x, y pairs, the cell's place in `network.cell_grid`,
+# and the answer's quality in (0, 1]; an empty row has quality 0.
+ANSWER_COLUMNS = 16
+# Answers a canvas can hold; YuNet gives about nine a face.
+MAX_ANSWERS = 128
+
 # Labels a canvas can hold; a draw with more is drawn again, since a face left out would be taught as background.
 MAX_ROWS = 24
 
@@ -32,6 +39,20 @@ MAX_ROWS = 24
 _SURE_SCORE = 0.65
 _SMALLEST_FACE_PX = 13.0
 _MOST_ENLARGED = 3.5
+
+
+class Canvas(NamedTuple):
+    """A canvas and what is known of it; or n of them, each array with a first axis more.
+
+    Attributes:
+        pixels: (side, side, 3) uint8 BGR.
+        rows: (24, 15) float32 labels, empty rows last, see `geometry.ROW_COLUMNS`.
+        answers: (128, 16) float32, what a patient teacher's cells say of faces of the kind `TAUGHT`, empty rows last.
+    """
+
+    pixels: Image
+    rows: Rows
+    answers: NDArray[np.float32]
 
 
 class CanvasPainter:
@@ -61,12 +82,8 @@ class CanvasPainter:
         weights = np.array([shares[name] for name in groups])
         self._weights = weights / weights.sum()
 
-    def draw(self, rng: np.random.Generator) -> tuple[Image, Rows]:
-        """One canvas.
-
-        Returns:
-            (side, side, 3) uint8 BGR, and (24, 15) float32 labels, empty rows last (see `geometry.ROW_COLUMNS`).
-        """
+    def draw(self, rng: np.random.Generator) -> Canvas:
+        """One canvas, without answers."""
         while True:
             canvas, rows = self._compose(rng)
             if len(rows) <= MAX_ROWS:
@@ -76,7 +93,7 @@ class CanvasPainter:
                 canvas = change(canvas, rng)
         padded = np.zeros((MAX_ROWS, ROW_COLUMNS), dtype=np.float32)
         padded[: len(rows)] = rows
-        return canvas, padded
+        return Canvas(canvas, padded, np.zeros((MAX_ANSWERS, ANSWER_COLUMNS), dtype=np.float32))
 
     def _compose(self, rng: np.random.Generator) -> tuple[Image, Rows]:
         side, kind = self.side_px, rng.random()

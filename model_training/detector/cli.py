@@ -18,7 +18,7 @@ from model_training.detector.canvases import CanvasPainter
 from model_training.detector.export import SERVED_THRESHOLD, export_detector, with_scores_lowered, write_manifest
 from model_training.detector.labels import label_pictures, load_labels, pictures_in_pairs
 from model_training.detector.network import FaceNetwork
-from model_training.detector.patience import Painter, PatientPainter
+from model_training.detector.patience import CellTeacher, Painter, PatientPainter
 from model_training.detector.recipe import DetectorRecipe
 from model_training.detector.training import DetectorTrainer
 
@@ -92,7 +92,7 @@ def train(
     for name, (group, side_px, count, seed) in plan.items():
         painter: Painter = CanvasPainter(group, settings.shares, side_px)
         if settings.patient and teacher is not None:
-            painter = PatientPainter(painter, evaluation.open_teacher(teacher))
+            painter = PatientPainter(painter, CellTeacher(teacher))
         draw_canvases(painter, run / name, count=count, seed=seed, threads=threads)
     small, large, held_out = (CanvasBank(run / name) for name in ("small", "large", "held_out"))
     trainer = DetectorTrainer(settings, small, large, held_out, run, compiled=compiled)

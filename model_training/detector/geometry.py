@@ -30,6 +30,8 @@ class Kind(IntEnum):
     EMPTY = 0
     FACE = 1
     IGNORE = 2
+    # A face of which the teacher speaks cell by cell; the row itself asks nothing of any cell.
+    TAUGHT = 3
 
 
 def similarity(scale: float, angle_deg: float, source: Sequence[float], target: Sequence[float]) -> Affine:

@@ -58,8 +58,8 @@ def quality_focal_loss(logits: Tensor, quality: Tensor) -> Tensor:
 class DetectorObjective(nn.Module):
     """A network and its loss as one module, so that both are compiled and autocast together.
 
-    `obj` learns whether a cell answers for a face, `cls` how well its box fits (IoU). The score is their geometric
-    mean, so of several answers for one face suppression keeps the best placed.
+    `obj` learns how much a cell answers for a face, `cls` how well its box fits besides (IoU). The score is their
+    geometric mean, so of several answers for one face suppression keeps the best placed.
 
     Args:
         network: trained in place.
@@ -79,12 +79,12 @@ class DetectorObjective(nn.Module):
         self.register_buffer("cells", cells, persistent=False)
         self.register_buffer("strides", strides, persistent=False)
 
-    def forward(self, pixels: Tensor, positive: Tensor, negative: Tensor, boxes: Tensor, landmarks: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, weight: Tensor, negative: Tensor, boxes: Tensor, landmarks: Tensor) -> Tensor:
         """Loss of a batch.
 
         Args:
             pixels: (n, 3, side, side) float, BGR 0..255.
-            positive: (n, cells) bool; this and the rest as in `assignment.Targets`.
+            weight: (n, cells) float32; this and the rest as in `assignment.Targets`.
             negative: (n, cells) bool.
             boxes: (n, cells, 4) pixels.
             landmarks: (n, cells, 5, 2) pixels.
@@ -94,13 +94,13 @@ class DetectorObjective(nn.Module):
             as a share of the face's side.
         """
         outputs = {name: value.float() for name, value in self.network(pixels).items()}
-        weight = positive.float()
+        positive = weight > 0
         count = weight.sum().clamp(min=1.0)
         predicted = decode_boxes(outputs["bbox"], self.cells, self.strides)
         # Empty cells get a harmless box: an infinite or undefined loss times a weight of zero is still undefined.
         wanted = torch.where(positive[..., None], boxes, predicted.detach())
         fit = aligned_iou(predicted, wanted).detach() * weight
-        asked = weight + self._negative_weight * negative.float()
+        asked = positive.float() + self._negative_weight * negative.float()
         scores = quality_focal_loss(outputs["cls"][..., 0], fit) + quality_focal_loss(outputs["obj"][..., 0], weight)
         box = (eiou_loss(predicted, wanted) * weight).sum() / count
         sides = (wanted[..., 2:] - wanted[..., :2]).prod(dim=-1).clamp(min=1.0).sqrt()

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from model_training.detector.assignment import assign
 from model_training.detector.bank import CanvasBank, prefetched
-from model_training.detector.canvases import Image
+from model_training.detector.canvases import Canvas
 from model_training.detector.losses import DetectorObjective
 from model_training.detector.network import FaceNetwork
 from model_training.detector.optimiser import OrthogonalMomentum
@@ -40,11 +40,11 @@ def rate_factor(step: int, recipe: DetectorRecipe) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def to_tensors(canvases: Image, rows: NDArray[np.float32]) -> tuple[Tensor, ...]:
-    """A batch as `DetectorObjective` takes it, from (n, side, side, 3) uint8 and (n, faces, 15) float32."""
-    pixels = torch.from_numpy(canvases).permute(0, 3, 1, 2).float()
-    targets = assign(torch.from_numpy(rows), canvases.shape[1], canvases.shape[2])
-    return pixels, targets.positive, targets.negative, targets.boxes, targets.landmarks
+def to_tensors(batch: Canvas) -> tuple[Tensor, ...]:
+    """A batch of canvases as `DetectorObjective` takes it."""
+    pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2).float()
+    targets = assign(torch.from_numpy(batch.rows), torch.from_numpy(batch.answers), *pixels.shape[2:])
+    return pixels, targets.weight, targets.negative, targets.boxes, targets.landmarks
 
 
 class DetectorTrainer:
@@ -126,8 +126,8 @@ class DetectorTrainer:
             RestartError: an exported file does not hold this network's layers.
         """
         if checkpoint.suffix == ".onnx":
-            canvases, _ = self._small.batch(0, min(_SETTLING_CANVASES, len(self._small)), self._recipe.seed)
-            load_exported(self.network, checkpoint, torch.from_numpy(canvases).permute(0, 3, 1, 2).float())
+            first = self._small.batch(0, min(_SETTLING_CANVASES, len(self._small)), self._recipe.seed)
+            load_exported(self.network, checkpoint, torch.from_numpy(first.pixels).permute(0, 3, 1, 2).float())
             self._earlier = earlier_training(checkpoint)
             return
         state = torch.load(checkpoint, weights_only=True)
@@ -148,8 +148,8 @@ class DetectorTrainer:
         self.network.train()
         since, started = 0, time.monotonic()
         with tqdm(total=self._recipe.steps, initial=self.step, unit="step", desc=self._recipe.name) as bar:
-            for canvases, rows in self._batches(end):
-                terms = self._train_step(canvases, rows)
+            for batch in self._batches(end):
+                terms = self._train_step(batch)
                 self.step += 1
                 since += 1
                 running += (terms - running) / min(since, 50)
@@ -170,13 +170,12 @@ class DetectorTrainer:
         with torch.no_grad(), self._autocast():
             batches = len(self._held_out) // size
             for index in range(batches):
-                rows = slice(index * size, (index + 1) * size)
-                batch = to_tensors(np.array(self._held_out.canvases[rows]), np.array(self._held_out.rows[rows]))
-                sums += objective(*batch).double().numpy()
+                batch = self._held_out.taken(slice(index * size, (index + 1) * size))
+                sums += objective(*to_tensors(batch)).double().numpy()
         self.network.train()
         return sums / batches
 
-    def _batches(self, end: int) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+    def _batches(self, end: int) -> Iterator[Canvas]:
         """Batches from the current step on; each step's batch depends on the recipe and the step alone."""
         recipe, every = self._recipe, self._recipe.large_every
         large_first, large_last = self.step // every, end // every
@@ -185,13 +184,12 @@ class DetectorTrainer:
         for step in range(self.step, end):
             yield next(large if step % every == every - 1 else small)
 
-    def _train_step(self, canvases: Image, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _train_step(self, batch: Canvas) -> NDArray[np.float64]:
         for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * rate_factor(self.step, self._recipe)
-        batch = to_tensors(canvases, rows)
         with self._autocast():
-            terms = self._run[canvases.shape[1]](*batch)
+            terms = self._run[batch.pixels.shape[1]](*to_tensors(batch))
         loss = terms[:3].sum()
         self.network.zero_grad(set_to_none=True)
         loss.backward()

@@ -152,21 +152,25 @@ def rows_of(*faces):
     return torch.from_numpy(rows)
 
 
+def assigned(rows):
+    return assign(rows, torch.zeros(1, 1, 16), 160, 160)
+
+
 def test_every_face_has_a_cell_wherever_and_however_large_it_is():
     rng = np.random.default_rng(0)
     for side in (11, 14, 20, 33, 39.9, 41, 59, 61, 97, 143, 150):
         for _ in range(8):
             x, y = rng.uniform(1, 159, 2)
-            targets = assign(rows_of((x, y, side, Kind.FACE)), 160, 160)
-            assert targets.positive.any(), (x, y, side)
-            assert not (targets.positive & targets.negative).any()
+            targets = assigned(rows_of((x, y, side, Kind.FACE)))
+            assert (targets.weight > 0).any(), (x, y, side)
+            assert not ((targets.weight > 0) & targets.negative).any()
 
 
 def test_levels_share_faces_by_size():
     _, strides = cell_grid(160, 160)
 
     def levels(side):
-        return set(strides[assign(rows_of((80, 80, side, Kind.FACE)), 160, 160).positive[0]].tolist())
+        return set(strides[assigned(rows_of((80, 80, side, Kind.FACE))).weight[0] > 0].tolist())
 
     assert levels(20) == {8.0}
     assert levels(50) == {8.0, 16.0}
@@ -175,18 +179,35 @@ def test_levels_share_faces_by_size():
     assert levels(150) == {32.0}
 
 
+def test_the_answers_of_a_patient_teacher_go_to_their_cells_and_no_others():
+    rows = rows_of((80, 80, 64, Kind.TAUGHT), (30, 30, 30, Kind.FACE))
+    answers = torch.zeros(1, 5, 16)
+    answers[0, 0, :14], answers[0, 1, :14] = torch.arange(14.0), torch.arange(14.0) + 1
+    answers[0, :2, 14:] = torch.tensor([[205.0, 1.0], [206.0, 0.4]])
+    targets, plain = assign(rows, answers, 160, 160), assigned(rows_of((30, 30, 30, Kind.FACE)))
+    assert targets.weight[0, 205].item() == 1
+    assert targets.weight[0, 206].item() == pytest.approx(0.4)
+    assert targets.boxes[0, 206].tolist() == [1, 2, 3, 4]
+    assert targets.landmarks[0, 205].flatten().tolist() == list(range(4, 14))
+    others = torch.ones(525, dtype=torch.bool)
+    others[205:207] = False
+    assert torch.equal(targets.weight[0, others], plain.weight[0, others])
+    assert torch.equal(targets.negative[0, others], plain.negative[0, others])
+    assert not targets.negative[0, 205:207].any()
+
+
 def test_ignored_regions_are_not_asked_and_empty_rows_mean_nothing():
-    targets = assign(rows_of((80, 80, 64, Kind.IGNORE)), 160, 160)
+    targets = assigned(rows_of((80, 80, 64, Kind.IGNORE)))
     cells, strides = cell_grid(160, 160)
     middles = (cells + 0.5) * strides[:, None]
     inside = ((middles >= 48) & (middles < 112)).all(dim=1)
-    assert not targets.positive.any()
+    assert not (targets.weight > 0).any()
     assert torch.equal(targets.negative[0], ~inside)
 
 
 def test_the_smaller_of_two_faces_has_the_cell():
-    targets = assign(rows_of((80, 80, 58, Kind.FACE), (82, 82, 44, Kind.FACE)), 160, 160)
-    widths = (targets.boxes[..., 2] - targets.boxes[..., 0])[targets.positive]
+    targets = assigned(rows_of((80, 80, 58, Kind.FACE), (82, 82, 44, Kind.FACE)))
+    widths = (targets.boxes[..., 2] - targets.boxes[..., 0])[targets.weight > 0]
     assert widths.min() == 44
     contested = (targets.boxes[..., 2] - targets.boxes[..., 0])[0, 10 * 20 + 10]
     assert contested == 44

@@ -10,7 +10,7 @@ import torch
 from model_training.data import DataError
 from model_training.detector import evaluation
 from model_training.detector.bank import CanvasBank, draw_canvases
-from model_training.detector.canvases import MAX_ROWS, CanvasPainter
+from model_training.detector.canvases import MAX_ANSWERS, MAX_ROWS, CanvasPainter
 from model_training.detector.export import export_detector, write_manifest
 from model_training.detector.geometry import Kind
 from model_training.detector.labels import (
@@ -23,13 +23,15 @@ from model_training.detector.labels import (
     teacher_faces,
 )
 from model_training.detector.losses import aligned_iou, eiou_loss, quality_focal_loss
+from model_training.detector.network import FaceNetwork
 from model_training.detector.optimiser import OrthogonalMomentum, orthogonalised
-from model_training.detector.patience import PatientPainter, retaught
+from model_training.detector.patience import CellTeacher, PatientPainter, retaught
 from model_training.detector.recipe import BankRecipe, DetectorRecipe
 from model_training.detector.restart import RestartError
 from model_training.detector.training import DetectorTrainer, rate_factor
 from model_training.trainer import CheckpointError
 from service.domain import Box, Detection
+from service.vision.detection import YuNetDetector
 
 RECIPE = DetectorRecipe(
     name="tiny",
@@ -141,8 +143,9 @@ def test_canvases_are_drawn_alike_from_the_same_seed(pictures, tmp_path):
     painter = CanvasPainter([*pictures, wall], RECIPE.shares, 96)
     kinds = set()
     for seed in range(25):
-        canvas, rows = painter.draw(np.random.default_rng(seed))
-        again, rows_again = painter.draw(np.random.default_rng(seed))
+        canvas, rows, answers = painter.draw(np.random.default_rng(seed))
+        again, rows_again, _ = painter.draw(np.random.default_rng(seed))
+        assert not answers.any()
         assert canvas.shape == (96, 96, 3)
         assert rows.shape == (MAX_ROWS, 15)
         assert np.array_equal(canvas, again)
@@ -169,16 +172,16 @@ def test_an_interrupted_drawing_goes_on_and_another_recipe_is_refused(pictures, 
         draw_canvases(painter, tmp_path, count=8, seed=2)
 
 
-class OneFaceTeacher:
-    """Sees one face wherever it is asked, at a place that no label has."""
+class ScriptedCells:
+    """A cell teacher that says the same of every picture."""
 
-    def __init__(self, row):
-        self.row = row
+    def __init__(self, cells, answers):
+        self.scores, self.places = np.zeros(200, dtype=np.float32), np.zeros((200, 14), dtype=np.float32)
+        for cell, answer in zip(cells, answers, strict=True):
+            self.scores[cell], self.places[cell] = answer[14], answer[:14]
 
-    def detect(self, image):
-        left, top, right, bottom = self.row[:4].tolist()
-        box = Box(left, top, right - left, bottom - top)
-        return [Detection(box, self.row[4:14].reshape(5, 2), float(self.row[14]))]
+    def answers(self, image):
+        return self.scores, self.places
 
 
 def labelled_rows(*faces):
@@ -187,32 +190,77 @@ def labelled_rows(*faces):
     return rows
 
 
-def test_a_patient_teacher_moves_the_faces_it_sees_and_leaves_the_rest():
+def test_a_patient_teacher_speaks_of_the_faces_it_sees_and_leaves_the_rest():
     seen, missed, ignored = face(10, 10, 40, Kind.FACE), face(100, 100, 40, Kind.FACE), face(12, 11, 40, Kind.IGNORE)
-    answer = face(13, 9, 42, 0.4)
-    rows = labelled_rows(seen, missed, ignored)
-    taught = retaught(rows, answer[None])
-    np.testing.assert_array_equal(taught[0], [*answer[:14], Kind.FACE])
-    np.testing.assert_array_equal(taught[1:], rows[1:])
-    np.testing.assert_array_equal(retaught(rows, answer[None][:0]), rows)
-    far = labelled_rows(face(60, 60, 20, Kind.FACE))
-    np.testing.assert_array_equal(retaught(far, answer[None]), far)
+    doubted = face(60, 10, 30, Kind.FACE)
+    cells = [3, 4, 5, 60, 70, 80]
+    said = [face(13, 9, 42, 0.4), face(12, 9, 42, 0.8), face(11, 9, 42, 0.1), face(60, 11, 30, 0.2)]
+    said += [face(30, 30, 42, 0.9), face(12, 10, 41, 0.3)]
+    teacher = ScriptedCells(cells, said)
+    rows = labelled_rows(seen, missed, ignored, doubted)
+    taught, answers = retaught(rows, teacher.scores, teacher.places)
+    # One face is seen by three cells that matter; a fourth hardly sees it, and a fifth sees something else.
+    assert taught[:, 14].tolist()[:4] == [Kind.TAUGHT, Kind.FACE, Kind.IGNORE, Kind.FACE]
+    np.testing.assert_array_equal(taught[:, :14], rows[:, :14])
+    assert answers[:4, 14].tolist() == [3, 4, 80, 0]
+    np.testing.assert_allclose(answers[:4, 15], [0.5, 1.0, 0.375, 0.0])
+    np.testing.assert_array_equal(answers[:3, :14], np.stack([said[1]] * 3)[:, :14])
+    assert not answers[3:].any()
+
+
+def test_a_face_whose_answers_do_not_fit_keeps_its_label():
+    rows = labelled_rows(face(10, 10, 40, Kind.FACE))
+    scores = np.full(MAX_ANSWERS + 1, 0.9, dtype=np.float32)
+    taught, answers = retaught(rows, scores, np.repeat(face(10, 10, 40, 0)[None, :14], len(scores), axis=0))
+    np.testing.assert_array_equal(taught, rows)
+    assert not answers.any()
+
+
+def test_a_cell_teacher_says_what_the_detector_reports(exported_detector):
+    image = cv2.resize(
+        np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8),
+        (160, 160),
+        interpolation=cv2.INTER_CUBIC,
+    )
+    scores, places = CellTeacher(exported_detector).answers(image)
+    assert scores.shape == (400 + 100 + 25,)
+    detector = YuNetDetector(exported_detector, score_threshold=float(scores.max()) - 1e-4)
+    best, place = detector.detect(image)[0], places[scores.argmax()]
+    assert best.score == pytest.approx(scores.max(), abs=1e-4)
+    np.testing.assert_allclose(best.landmarks.reshape(-1), place[4:14], atol=0.1)
+    np.testing.assert_allclose([best.box.x, best.box.y], place[:2], atol=0.1)
+
+
+@pytest.fixture(scope="module")
+def exported_detector(tmp_path_factory):
+    torch.manual_seed(0)
+    network = FaceNetwork(8)
+    with torch.no_grad():
+        # Untrained boxes are thousands of pixels wide.
+        for name in ("bbox", "kps"):
+            for head in network.heads[name]:
+                head[1].weight *= 0.01
+    path = tmp_path_factory.mktemp("exported") / "detector.onnx"
+    export_detector(network, path)
+    return path
 
 
 def test_a_patient_bank_is_labelled_after_mirroring_and_never_mirrored_again(pictures, tmp_path):
     painter = CanvasPainter(pictures, RECIPE.shares, 64)
     answer = face(12, 12, 40, 0.9)
-    draw_canvases(PatientPainter(painter, OneFaceTeacher(answer)), tmp_path, count=24, seed=1, threads=1)
+    teacher = ScriptedCells([7], [answer])
+    draw_canvases(PatientPainter(painter, teacher), tmp_path, count=24, seed=1, threads=1)
     bank = CanvasBank(tmp_path)
     assert bank.patient
-    taught = (bank.rows[..., :14] == answer[:14]).all(axis=-1)
+    taught = bank.rows[..., 14] == Kind.TAUGHT
     assert taught.any()
-    assert (bank.rows[taught][:, 14] == Kind.FACE).all()
+    np.testing.assert_array_equal(taught.any(axis=1), bank.answers[:, 0, 15] == 1)
+    np.testing.assert_array_equal(bank.answers[taught.any(axis=1)][:, 0, :15], [[*answer[:14], 7]] * taught.sum())
     for epoch in range(3):
-        canvases, rows = bank.batch(epoch, 24, seed=0)
-        np.testing.assert_array_equal(canvases, bank.canvases)
-        np.testing.assert_array_equal(rows, bank.rows)
-    plain = [painter.draw(np.random.default_rng([1, index]))[0] for index in range(24)]
+        batch = bank.batch(epoch, 24, seed=0)
+        for drawn, stored in zip(batch, (bank.canvases, bank.rows, bank.answers), strict=True):
+            np.testing.assert_array_equal(drawn, stored)
+    plain = [painter.draw(np.random.default_rng([1, index])).pixels for index in range(24)]
     mirrored = [np.array_equal(a[:, ::-1], b) for a, b in zip(plain, bank.canvases, strict=True)]
     same = [np.array_equal(a, b) for a, b in zip(plain, bank.canvases, strict=True)]
     assert any(mirrored)
@@ -302,8 +350,8 @@ def test_a_stage_starts_from_an_exported_detector(banks, tmp_path):
     write_manifest(tmp_path / "detector.onnx", data=["drawn"], training=manifest, metrics={})
     second = trainer(banks, tmp_path / "second")
     second.start_from(tmp_path / "detector.onnx")
-    canvases, _ = CanvasBank(banks / "small").batch(0, RECIPE.small.count, RECIPE.seed)
-    pixels = torch.from_numpy(canvases).permute(0, 3, 1, 2).float()
+    batch = CanvasBank(banks / "small").batch(0, RECIPE.small.count, RECIPE.seed)
+    pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2).float()
     first.network.eval()
     with torch.no_grad():
         expected, answer = first.network(pixels), second.network(pixels)

@@ -62,6 +62,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         space_id=network.space_id,
         dimension=network.dimension,
         max_pending=settings.max_pending_writes,
+        exact_up_to=settings.gallery_exact_up_to,
     )
     stack.push_async_callback(gallery.close)
     cache = _cache(settings, network)

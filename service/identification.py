@@ -191,6 +191,7 @@ class IdentificationService:
         fpir: float | None = None,
         threshold: float | None = None,
         max_faces: int | None = None,
+        exact: bool = False,
     ) -> Identification:
         """Who of a gallery is in the picture.
 
@@ -198,6 +199,7 @@ class IdentificationService:
             top_k: candidates listed a face, whether or not they reach the threshold.
             fpir: target false-positive identification rate; the threshold follows from it and the gallery's size.
             threshold: a cosine to use instead.
+            exact: compare with every face of a large gallery.
 
         Raises:
             InvalidRequest: both `fpir` and `threshold`, or a value out of range.
@@ -215,7 +217,7 @@ class IdentificationService:
         started = time.perf_counter()
         vectors = await self._embed(analysed.faces)
         embedded = time.perf_counter()
-        results = await self._gallery.search(gallery, vectors, top_k)
+        results = await self._gallery.search(gallery, vectors, top_k, exact=exact)
         timings = {**analysed.timings_ms, "embed": (embedded - started) * 1e3, "search": _ms_since(embedded)}
         # All probes of one call are searched in one state of the gallery.
         size = results[0].gallery_size if results else 0

@@ -153,8 +153,13 @@ class Gallery(Protocol):
             StorageFull: the disk took no more.
         """
 
-    async def search(self, gallery: str, probes: NDArray[np.float32], top_k: int) -> list[SearchResult]:
+    async def search(
+        self, gallery: str, probes: NDArray[np.float32], top_k: int, *, exact: bool = False
+    ) -> list[SearchResult]:
         """The `top_k` most similar persons for each of (n, d) unit probes.
+
+        Similarities are exact cosines. A large gallery may be searched in a way that now and then misses somebody;
+        with `exact` it is not, whatever that costs.
 
         A person's similarity is that of their nearest face. A gallery that is empty or does not exist yields no
         matches and size 0: nobody is enrolled there.

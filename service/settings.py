@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(default=30.0, gt=0, description="How long a request body may take to arrive.")
 
     target_fpir: float = Field(default=0.01, gt=0, lt=1, description="Default false-positive identification rate.")
+    gallery_exact_up_to: int = Field(
+        default=20_000, ge=0, description="Galleries of more faces are searched compressed first, then exactly."
+    )
     max_pending_writes: int = Field(default=1024, ge=1)
 
     redis_url: RedisDsn | None = Field(default=None, description="Embedding cache; none unless set.")

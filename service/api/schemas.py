@@ -54,6 +54,7 @@ class IdentifyFields(_Fields):
     fpir: float | None = Field(default=None, gt=0, lt=1, description="Target false-positive identification rate.")
     threshold: float | None = Field(default=None, ge=-1, le=1, description="A cosine to decide by instead of an FPIR.")
     max_faces: int | None = Field(default=None, ge=1, description="Answer for the largest so many faces only.")
+    exact: bool = Field(default=False, description="Compare with every face, however large the gallery.")
 
 
 class VerifyFields(_Fields):

@@ -27,7 +27,8 @@ from service.domain import (
     check_gallery_name,
     check_person_id,
 )
-from service.gallery.index import FaceIndex, Hit, search_on_one_core
+from service.gallery.collection import IndexCollection, Progress
+from service.gallery.index import SIEVE_FROM, Hit, search_on_one_core
 from service.gallery.records import Enrolled, Enrolment, FaceRow, Forgotten
 from service.gallery.store import Store
 from service.gallery.vectors import STORED_DTYPE, checked_unit_rows, cosines
@@ -36,20 +37,19 @@ from service.ports import Gallery, GallerySummary, SearchResult
 _R = TypeVar("_R")
 _MAX_FACE_ID = 128
 
-Progress = Callable[[int, int], None]
-
 
 class EmbeddedGallery(Gallery):
     """`Gallery` on one data folder of one machine. See `open`.
 
     Reads and searches run on a few threads of its own, changes on the store's writer. The writer changes the index
     between commit and acknowledgement, so that the index follows the order of commits and needs no log of its own.
+    What an index has to put in order afterwards waits for one more thread.
     """
 
-    def __init__(self, store: Store, indexes: dict[str, FaceIndex], *, dimension: int, max_pending: int, threads: int):
+    def __init__(self, store: Store, indexes: IndexCollection, *, max_pending: int, threads: int) -> None:
         self._store = store
         self._indexes = indexes
-        self._dimension = dimension
+        self._dimension = indexes.dimension
         self._executor = ThreadPoolExecutor(
             threads, thread_name_prefix="gallery-reader", initializer=search_on_one_core
         )
@@ -65,6 +65,7 @@ class EmbeddedGallery(Gallery):
         dimension: int,
         max_pending: int = 1024,
         threads: int = 4,
+        exact_up_to: int = SIEVE_FROM,
         progress: Progress | None = None,
     ) -> Self:
         """Open a data folder, or begin one, and build the search indexes. Blocks; a million faces take seconds.
@@ -75,6 +76,7 @@ class EmbeddedGallery(Gallery):
             dimension: length of its embeddings.
             max_pending: changes that may wait to be stored, and likewise reads that may wait or run.
             threads: how many reads and searches run at once.
+            exact_up_to: galleries of more faces are searched compressed first, then exactly.
             progress: called now and then with the faces indexed so far and the faces in all.
 
         Raises:
@@ -83,12 +85,14 @@ class EmbeddedGallery(Gallery):
             StorageFull, StorageUnusable: the folder cannot be used; a damaged embedding is named.
         """
         store = Store(folder, space_id=space_id, dimension=dimension, max_pending=max_pending, max_readers=threads)
+        indexes = IndexCollection(dimension, exact_up_to)
         try:
-            indexes = _built_indexes(store, dimension, progress)
+            indexes.build(store, progress)
         except BaseException:
+            indexes.close()
             store.close()
             raise
-        return cls(store, indexes, dimension=dimension, max_pending=max_pending, threads=threads)
+        return cls(store, indexes, max_pending=max_pending, threads=threads)
 
     async def enrol(
         self,
@@ -126,7 +130,9 @@ class EmbeddedGallery(Gallery):
         removed = self._store.forget(gallery, person_id, publish=self._publish_removal)
         return await asyncio.wrap_future(removed)
 
-    async def search(self, gallery: str, probes: NDArray[np.float32], top_k: int) -> list[SearchResult]:
+    async def search(
+        self, gallery: str, probes: NDArray[np.float32], top_k: int, *, exact: bool = False
+    ) -> list[SearchResult]:
         """See `Gallery.search`.
 
         Raises:
@@ -137,7 +143,7 @@ class EmbeddedGallery(Gallery):
         if top_k < 1:
             raise InvalidRequest("top_k is at least 1", field="top_k")
         rows = checked_unit_rows(probes, self._dimension)
-        return await self._read(lambda: self._search(gallery, rows, top_k))
+        return await self._read(lambda: self._search(gallery, rows, top_k, exact=exact))
 
     async def similarities_to(self, gallery: str, person_id: str, probe: NDArray[np.float32]) -> list[Match]:
         """See `Gallery.similarities_to`; also raises InvalidEmbedding, Overloaded, NotReady."""
@@ -173,6 +179,7 @@ class EmbeddedGallery(Gallery):
     def _shut_down(self) -> None:
         self._executor.shutdown()
         self._store.close()
+        self._indexes.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -201,15 +208,13 @@ class EmbeddedGallery(Gallery):
 
     def _publish_faces(self, face_ids: list[str], vectors: NDArray[np.float32], stored: Enrolled) -> Person:
         """On the writer's thread, after the commit."""
-        index = self._indexes.get(stored.person.gallery)
-        if index is None:
-            index = self._indexes[stored.person.gallery] = FaceIndex(self._dimension)
+        index = self._indexes.begun(stored.person.gallery)
         index.add(stored.face_keys, np.full(len(face_ids), stored.person_key, dtype=np.int64), face_ids, vectors)
         return stored.person
 
     def _publish_removal(self, forgotten: Forgotten) -> Removal:
         """On the writer's thread, after the commit."""
-        entries = self._indexes[forgotten.gallery].remove(forgotten.face_keys)
+        entries = self._indexes.begun(forgotten.gallery).remove(forgotten.face_keys)
         return Removal(
             persons=1,
             faces=len(forgotten.face_keys),
@@ -218,13 +223,13 @@ class EmbeddedGallery(Gallery):
             crop_digests=forgotten.crop_digests,
         )
 
-    def _search(self, gallery: str, probes: NDArray[np.float32], top_k: int) -> list[SearchResult]:
+    def _search(self, gallery: str, probes: NDArray[np.float32], top_k: int, *, exact: bool) -> list[SearchResult]:
         index = self._indexes.get(gallery)
         if index is None:
             return [SearchResult((), 0) for _ in probes]
         wanted = top_k
         while True:
-            found, size = index.search(probes, wanted)
+            found, size = index.search(probes, wanted, exact=exact)
             names = self._store.names_of({hit.person for hits in found for hit in hits})
             kept = [[hit for hit in hits if hit.person in names][:top_k] for hits in found]
             # A person whose deletion is committed but not yet in the index has no name any more. Nobody else may be
@@ -240,26 +245,6 @@ class EmbeddedGallery(Gallery):
             Match(person_id, face_id, score, name) for face_id, score in zip(faces.face_ids, scores, strict=True)
         ]
         return sorted(matches, key=lambda match: (-match.similarity, match.face_id))
-
-
-def _built_indexes(store: Store, dimension: int, progress: Progress | None) -> dict[str, FaceIndex]:
-    indexes = {summary.name: FaceIndex(dimension, capacity=summary.faces) for summary in store.galleries()}
-    total = sum(summary.faces for summary in store.galleries())
-    names = store.gallery_names()
-    done = 0
-    for faces in store.stored_faces():
-        for gallery_key in np.unique(faces.gallery_keys).tolist():
-            chosen = np.flatnonzero(faces.gallery_keys == gallery_key)
-            indexes[names[gallery_key]].add(
-                faces.face_keys[chosen],
-                faces.person_keys[chosen],
-                [faces.face_ids[row] for row in chosen.tolist()],
-                faces.embeddings[chosen],
-            )
-        done += len(faces.face_ids)
-        if progress is not None:
-            progress(done, total)
-    return indexes
 
 
 def _match(hit: Hit, names: Mapping[int, tuple[str, str | None]]) -> Match:

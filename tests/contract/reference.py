@@ -92,7 +92,9 @@ class ReferenceGallery(Gallery):
         here.revision = self._next_revision()
         return person
 
-    async def search(self, gallery: str, probes: NDArray[np.float32], top_k: int) -> list[SearchResult]:
+    async def search(
+        self, gallery: str, probes: NDArray[np.float32], top_k: int, *, exact: bool = False
+    ) -> list[SearchResult]:
         self._check_open()
         self._check(probes)
         here = self._state.galleries.get(gallery, _Gallery())

@@ -78,6 +78,7 @@ async def identify(request: Request, running: Running) -> IdentifyOut:
         fpir=fields.fpir,
         threshold=fields.threshold,
         max_faces=fields.max_faces,
+        exact=fields.exact,
     )
     FACES.labels("identify").inc(len(found.faces))
     for face in found.faces:

@@ -381,3 +381,27 @@ async def test_a_person_deleted_during_a_search_leaves_no_gap(tmp_path: Path) ->
     (after,) = await gallery.search("g", probe, 5)
     assert after.matches == before.matches[1:]
     await gallery.close()
+
+
+@pytest.mark.anyio
+async def test_a_gallery_past_its_limit_is_sifted_now_and_after_a_restart(tmp_path: Path) -> None:
+    gallery = open_embedded(tmp_path, exact_up_to=900)
+    ids = [f"f{i}" for i in range(1_200)]
+    for start in range(0, len(ids), 300):
+        await gallery.enrol("g", f"p{start}", None, {}, [new_face(face_id) for face_id in ids[start : start + 300]])
+    deadline = asyncio.get_running_loop().time() + 20
+    while not gallery._indexes.begun("g").sifted and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.01)
+    assert gallery._indexes.begun("g").sifted
+    probes = np.stack([embedding(face_id) for face_id in ids[::100]])
+    answers = await gallery.search("g", probes, 1)
+    assert [answer.matches[0].face_id for answer in answers] == ids[::100]
+    assert await gallery.search("g", probes, 4, exact=True) == await gallery.search("g", probes, 4)
+    await gallery.close()
+    again = open_embedded(tmp_path, exact_up_to=900)
+    assert again._indexes.begun("g").sifted == 1_200
+    assert await again.search("g", probes, 1) == answers
+    await again.forget_person("g", "p0")
+    (gone,) = await again.search("g", probes[:1], 1)
+    assert (gone.gallery_size, gone.matches[0].person_id != "p0") == (900, True)
+    await again.close()

@@ -7,10 +7,10 @@ LFW_DIR ?=
 PAIRS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow lint type arch format bench clean
+.PHONY: help demo run test test-slow lint type arch format bench bench-gallery clean
 
 help:
-	@echo "make demo | run | test | test-slow | lint | type | arch | bench LFW_DIR=... PAIRS=..."
+	@echo "make demo | run | test | test-slow | lint | type | arch | bench LFW_DIR=... PAIRS=... | bench-gallery"
 
 $(VENV)/.base: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -52,6 +52,11 @@ arch: $(VENV)/.dev
 # LFW is not part of the repository: give its folder and pairs file.
 bench: $(VENV)/.base
 	$(BIN)/shrinkface bench verification --lfw-dir $(LFW_DIR) --pairs $(PAIRS)
+
+# A million faces: two minutes and 2 GiB.
+bench-gallery: $(VENV)/.dev
+	$(BIN)/python -m tests.load.gallery --data isotropic
+	$(BIN)/python -m tests.load.gallery --data clustered
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

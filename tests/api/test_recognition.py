@@ -59,6 +59,16 @@ def test_json_base64_and_multipart_give_the_same(client: TestClient) -> None:
     assert by_json["faces"] == by_form["faces"] == by_url["faces"]
 
 
+def test_an_exact_search_is_a_field_like_any_other(client: TestClient) -> None:
+    client.post("/enroll", files={"image": photo(1)}, data={"person_id": "p1"})
+    plain = client.post("/identify", files={"image": photo(1)}).json()
+    exact = client.post("/identify", files={"image": photo(1)}, data={"exact": "true"}).json()
+    assert exact["faces"] == plain["faces"]
+    refused = client.post("/identify", files={"image": photo(1)}, data={"exact": "perhaps"})
+    assert refused.status_code == 422
+    assert refused.json()["type"].endswith("invalid-request")
+
+
 def test_several_pictures_of_one_person(client: TestClient) -> None:
     answer = client.post("/enroll", files=[("images", photo(1)), ("images", photo(2))], data={"person_id": "two"})
     assert len(answer.json()["faces"]) == 2

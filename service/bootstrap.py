@@ -15,7 +15,7 @@ from service.gallery.embedded import EmbeddedGallery
 from service.identification import IdentificationService
 from service.ports import EmbeddingCache, Gallery
 from service.settings import Settings
-from service.telemetry import BATCH_SIZE
+from service.telemetry import BATCH_SIZE, GALLERY_RECALL
 from service.vision.analysis import ThreadedAnalyser
 from service.vision.detection import YuNetDetector
 from service.vision.embedding import BatchedEmbedder, OnnxNetwork
@@ -63,6 +63,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         dimension=network.dimension,
         max_pending=settings.max_pending_writes,
         exact_up_to=settings.gallery_exact_up_to,
+        on_recall=GALLERY_RECALL.set,
     )
     stack.push_async_callback(gallery.close)
     cache = _cache(settings, network)

@@ -23,6 +23,12 @@ BATCH_SIZE = Histogram(
 CACHE_LOOKUPS = Counter("shrinkface_cache_lookups_total", "Embedding cache lookups", ["outcome"])
 CACHE_TROUBLE = Counter("shrinkface_cache_trouble_total", "Cache calls given up for a timeout, an error or garbage")
 GALLERY_FACES = Gauge("shrinkface_gallery_faces", "Faces enrolled", ["gallery"])
+GALLERY_RECALL = Gauge(
+    "shrinkface_gallery_recall_vs_exact",
+    "Share of the last 1,000 sampled searches of large galleries whose first face an exact search agrees with",
+)
+# Until a search has been sampled there is nothing that could have been missed.
+GALLERY_RECALL.set(1)
 
 
 def configure_logging(level: str, style: str) -> None:

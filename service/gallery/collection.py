@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,9 @@ from service.gallery.store import Store
 
 Progress = Callable[[int, int], None]
 
+# Checks that the running recall is taken over.
+_CHECKS = 1_000
+
 _log = logging.getLogger(__name__)
 
 
@@ -22,11 +26,14 @@ class IndexCollection:
     Args:
         dimension: length of an embedding.
         exact_up_to: galleries of more faces get a sieve.
+        on_recall: told, when it is measured anew, which share of the last sifted searches an exact one agrees with.
     """
 
-    def __init__(self, dimension: int, exact_up_to: int) -> None:
+    def __init__(self, dimension: int, exact_up_to: int, on_recall: Callable[[float], None] | None = None) -> None:
         self.dimension = dimension
         self._exact_up_to = exact_up_to
+        self._on_recall = on_recall
+        self._agreed: deque[bool] = deque(maxlen=_CHECKS)
         self._indexes: dict[str, FaceIndex] = {}
         # On one core: the others are for searches.
         self._upkeep = ThreadPoolExecutor(1, "gallery-upkeep", initializer=search_on_one_core)
@@ -39,8 +46,13 @@ class IndexCollection:
         """A gallery's index, which begins empty with room for `capacity` faces."""
         index = self._indexes.get(gallery)
         if index is None:
-            index = FaceIndex(self.dimension, capacity=capacity, sieve_from=self._exact_up_to + 1)
-            index.upkeep = self._schedule
+            index = FaceIndex(
+                self.dimension,
+                capacity=capacity,
+                sieve_from=self._exact_up_to + 1,
+                on_check=self._note_check,
+                upkeep=self._schedule,
+            )
             self._indexes[gallery] = index
         return index
 
@@ -79,6 +91,12 @@ class IndexCollection:
     def close(self) -> None:
         """Wait for upkeep under way and begin none any more; closing twice does nothing."""
         self._upkeep.shutdown(cancel_futures=True)
+
+    def _note_check(self, agrees: bool) -> None:
+        """On the upkeep's thread."""
+        self._agreed.append(agrees)
+        if self._on_recall is not None:
+            self._on_recall(sum(self._agreed) / len(self._agreed))
 
     def _schedule(self, job: Callable[[], None]) -> None:
         try:

@@ -66,6 +66,7 @@ class EmbeddedGallery(Gallery):
         max_pending: int = 1024,
         threads: int = 4,
         exact_up_to: int = SIEVE_FROM,
+        on_recall: Callable[[float], None] | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Open a data folder, or begin one, and build the search indexes. Blocks; a million faces take seconds.
@@ -77,6 +78,7 @@ class EmbeddedGallery(Gallery):
             max_pending: changes that may wait to be stored, and likewise reads that may wait or run.
             threads: how many reads and searches run at once.
             exact_up_to: galleries of more faces are searched compressed first, then exactly.
+            on_recall: told now and then which share of the last such searches an exact one agrees with.
             progress: called now and then with the faces indexed so far and the faces in all.
 
         Raises:
@@ -85,7 +87,7 @@ class EmbeddedGallery(Gallery):
             StorageFull, StorageUnusable: the folder cannot be used; a damaged embedding is named.
         """
         store = Store(folder, space_id=space_id, dimension=dimension, max_pending=max_pending, max_readers=threads)
-        indexes = IndexCollection(dimension, exact_up_to)
+        indexes = IndexCollection(dimension, exact_up_to, on_recall)
         try:
             indexes.build(store, progress)
         except BaseException:

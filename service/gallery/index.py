@@ -8,6 +8,7 @@ O(log n). Memory is 4 d + d / 4 + 24 bytes a face, and the face's id.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,9 @@ _SIFTED = 256
 _SIFTED_DEEPER = 1_024
 # The best face of a probe is beyond doubt when the sieve had it among the first quarter of its candidates.
 _SAFE_SHARE = 4
+
+# At most this often a sifted search is repeated exactly, to know how well the sieve does on live probes.
+_CHECK_EVERY_S = 1.0
 
 # Runs a job some time soon, on a thread of its own.
 Upkeep = Callable[[Callable[[], None]], object]
@@ -70,6 +74,7 @@ class FaceIndex:
         capacity: rows to make room for at once.
         deepest_fetch: candidates a probe after which a search stops widening and passes over everything instead.
         sieve_from: rows from which on a sieve is used; fewer than `sieve.FEWEST_ROWS` are never sifted.
+        on_check: told of a sifted search that upkeep repeated exactly, whether the first face was the same.
         upkeep: runs the upkeep; without it, it is done only when `tend` is called. An attribute too, for an index
             that is filled first and looked after later.
     """
@@ -81,12 +86,15 @@ class FaceIndex:
         capacity: int = 0,
         deepest_fetch: int = _DEEPEST_FETCH,
         sieve_from: int = SIEVE_FROM,
+        on_check: Callable[[bool], None] | None = None,
         upkeep: Upkeep | None = None,
     ) -> None:
         self._dimension = dimension
         self._deepest_fetch = deepest_fetch
         self._sieve_from = max(sieve_from, FEWEST_ROWS)
         self.upkeep = upkeep
+        self._on_check = on_check
+        self._next_check_s = 0.0
         self._tending = threading.Lock()
         self._scheduled = False
         # Bound on what a float32 inner product of unit vectors and the rounding of the exact one can be apart:
@@ -185,6 +193,8 @@ class FaceIndex:
         found: list[list[Hit]] = []
         for start in range(0, len(probes), _PROBES_AT_ONCE):
             found.extend(search(view, probes[start : start + _PROBES_AT_ONCE], top_k))
+        if not exact and view.sieve is not None and len(probes):
+            self._have_checked(view, probes[0], found[0])
         return found, view.live
 
     def tend(self) -> None:
@@ -314,6 +324,22 @@ class FaceIndex:
                 if len(hits) == top_k:
                     break
         return list(hits.values())
+
+    def _have_checked(self, view: View, probe: NDArray[np.float32], hits: list[Hit]) -> None:
+        """Now and then have a search repeated exactly on the same rows, beside everything else."""
+        on_check, now_s = self._on_check, time.monotonic()
+        if on_check is None or self.upkeep is None or now_s < self._next_check_s or not hits:
+            return
+        # Two searches may both get here; a check too many does no harm.
+        self._next_check_s = now_s + _CHECK_EVERY_S
+        probe = probe.copy()
+
+        def check() -> None:
+            (exact,) = self._search_exactly(view, probe[np.newaxis], 1)
+            # Of faces at the same cosine either is right.
+            on_check(exact[0].similarity == hits[0].similarity)
+
+        self.upkeep(check)
 
     def _ask_for_upkeep(self) -> None:
         """Have the upkeep run if there is any and it is not about to."""

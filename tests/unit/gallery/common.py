@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,5 +27,5 @@ def new_face(face_id: str) -> NewFace:
     return NewFace(face_id, embedding(face_id), quality)
 
 
-def open_embedded(folder: Path, **options: int) -> EmbeddedGallery:
+def open_embedded(folder: Path, **options: Any) -> EmbeddedGallery:
     return EmbeddedGallery.open(folder, space_id=SPACE, dimension=DIMENSION, **options)

@@ -182,3 +182,28 @@ def test_searches_see_whole_changes_while_the_upkeep_works():
     assert len(sifted) > 2
     index.tend()
     assert len(index) == 900 + 200
+
+
+def test_a_search_now_and_then_is_checked_against_an_exact_one(monkeypatch):
+    faces = people(np.random.default_rng(8))
+    jobs, checks = [], []
+    index = sifted_index(faces, on_check=checks.append, upkeep=jobs.append)
+    jobs.clear()
+    probe = faces[0][2][None]
+    for _ in range(3):
+        index.search(probe, 1)
+    index.search(probe, 1, exact=True)
+    assert len(jobs) == 1
+    # What was removed in between was there when the search ran, so it is no disagreement.
+    index.remove(np.arange(COUNT - 1))
+    jobs[0]()
+    assert checks == [True]
+
+    # A sieve that passes everybody over is found out.
+    blind = sifted_index(faces, on_check=checks.append, upkeep=jobs.append)
+    jobs.clear()
+    view = blind._view
+    monkeypatch.setattr(view.sieve, "candidates", lambda probes, depth: np.full((len(probes), depth), COUNT - 1))
+    blind.search(probe, 1)
+    jobs[0]()
+    assert checks == [True, False]

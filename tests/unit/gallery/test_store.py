@@ -385,7 +385,8 @@ async def test_a_person_deleted_during_a_search_leaves_no_gap(tmp_path: Path) ->
 
 @pytest.mark.anyio
 async def test_a_gallery_past_its_limit_is_sifted_now_and_after_a_restart(tmp_path: Path) -> None:
-    gallery = open_embedded(tmp_path, exact_up_to=900)
+    recalls: list[float] = []
+    gallery = open_embedded(tmp_path, exact_up_to=900, on_recall=recalls.append)
     ids = [f"f{i}" for i in range(1_200)]
     for start in range(0, len(ids), 300):
         await gallery.enrol("g", f"p{start}", None, {}, [new_face(face_id) for face_id in ids[start : start + 300]])
@@ -396,6 +397,9 @@ async def test_a_gallery_past_its_limit_is_sifted_now_and_after_a_restart(tmp_pa
     answers = await gallery.search("g", probes, 1)
     assert [answer.matches[0].face_id for answer in answers] == ids[::100]
     assert await gallery.search("g", probes, 4, exact=True) == await gallery.search("g", probes, 4)
+    await asyncio.to_thread(gallery._indexes._upkeep.submit(lambda: None).result, 30)
+    # Searches come in quick succession and are sampled once a second.
+    assert recalls == [1.0]
     await gallery.close()
     again = open_embedded(tmp_path, exact_up_to=900)
     assert again._indexes.begun("g").sifted == 1_200

@@ -10,18 +10,28 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from service.api.app import create_app
 from service.contract import ContractError, read_manifest
 from service.demo import DemoError, run_demo
 from service.domain import DomainError
+from service.gallery.audit import audit
+from service.gallery.backup import back_up
 from service.settings import Settings
 from service.telemetry import configure_logging
 
 app = typer.Typer(help="Face identification service.", no_args_is_help=True, pretty_exceptions_enable=False)
 model_app = typer.Typer(help="Look at models.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
+gallery_app = typer.Typer(help="Look after the folder of the enrolled galleries.", no_args_is_help=True)
+app.add_typer(gallery_app, name="gallery")
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of the enrolled galleries; by default that of the settings.")
+]
 
 # Commands that other packages bring, such as the benchmarks of the training package: found at run time, so that the
 # service imports nothing of them.
@@ -73,8 +83,7 @@ def demo(
     try:
         passed = run_demo(port=port, once=once)
     except (DemoError, DomainError, ContractError) as error:
-        Console(stderr=True).print(f"[red]{error}")
-        raise typer.Exit(code=1) from error
+        raise _failed(error) from error
     raise typer.Exit(code=0 if passed else 1)
 
 
@@ -101,6 +110,46 @@ def show_models() -> None:
         for key, value in rows.items():
             table.add_row(manifest.name, key, value)
     Console().print(table)
+
+
+@gallery_app.command("verify")
+def verify_gallery(data_dir: DataDir = None) -> None:
+    """Check the data folder: the file, references, counts, every embedding, and that the erased is gone."""
+    folder = _settings(data_dir=data_dir).data_dir
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("embeddings", total=None)
+            found = audit(folder, lambda done, total: bar.update(task, completed=done, total=total))
+    except DomainError as error:
+        raise _failed(error) from error
+    console = Console()
+    console.print(
+        f"{folder}: {found.galleries} galleries, {found.persons:,} persons, {found.faces:,} faces, "
+        f"revision {found.revision}"
+    )
+    for finding in found.findings:
+        console.print(f"[red]{escape(finding)}")
+    console.print("[red]damaged" if found.findings else "[green]sound")
+    raise typer.Exit(code=1 if found.findings else 0)
+
+
+@gallery_app.command("backup")
+def back_up_gallery(
+    target: Annotated[Path, typer.Argument(help="Folder to make; it can be served like the original.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Copy the data folder as it is at this moment, while a service goes on using it."""
+    folder = _settings(data_dir=data_dir).data_dir
+    try:
+        size = back_up(folder, target)
+    except DomainError as error:
+        raise _failed(error) from error
+    Console().print(f"{target}: {size / 1e6:.1f} MB")
+
+
+def _failed(error: Exception) -> typer.Exit:
+    Console(stderr=True).print(f"[red]{escape(str(error))}")
+    return typer.Exit(code=1)
 
 
 if __name__ == "__main__":

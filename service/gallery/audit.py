@@ -1,0 +1,123 @@
+"""Whether a data folder keeps its promises: what `shrinkface gallery verify` looks at."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.domain import StorageUnusable
+from service.gallery.schema import DATABASE_FILE, MIGRATIONS, as_domain_error, open_reader
+from service.gallery.vectors import STORED_DTYPE, not_unit
+
+# A folder that is damaged throughout needs no list of a million faults.
+MAX_FINDINGS = 100
+_ROWS_AT_ONCE = 8_192
+
+Progress = Callable[[int, int], None]
+
+# Each statement lists what should not exist, one line of text a row.
+_CONTRADICTIONS = (
+    "SELECT 'gallery ' || name || ' counts ' || persons || ' persons and holds ' || n FROM (SELECT name, persons, "
+    "(SELECT count(*) FROM persons p WHERE p.gallery_key = g.gallery_key) n FROM galleries g) WHERE n != persons",
+    "SELECT 'gallery ' || name || ' counts ' || faces || ' faces and holds ' || n FROM (SELECT name, faces, "
+    "(SELECT count(*) FROM faces f WHERE f.gallery_key = g.gallery_key) n FROM galleries g) WHERE n != faces",
+    "SELECT 'person number ' || person_key || ' has no face' FROM persons "
+    "WHERE person_key NOT IN (SELECT person_key FROM faces)",
+    "SELECT 'face number ' || face_key || ' lies in another gallery than its person' FROM faces "
+    "JOIN persons USING (person_key) WHERE faces.gallery_key != persons.gallery_key",
+    "SELECT 'face number ' || face_key || ' has no embedding' FROM faces LEFT JOIN embeddings USING (face_key) "
+    "WHERE vector IS NULL",
+    "SELECT 'embedding number ' || face_key || ' belongs to no face and is not blank' FROM embeddings "
+    "WHERE face_key NOT IN (SELECT face_key FROM faces) AND vector != zeroblob(length(vector))",
+    "SELECT 'face number ' || face_key || ' is of revision ' || revision || ', after the last one' FROM faces "
+    "WHERE revision > (SELECT value FROM meta WHERE key = 'revision')",
+    "SELECT 'gallery ' || name || ' is of revision ' || revision || ', after the last one' FROM galleries "
+    "WHERE revision > (SELECT value FROM meta WHERE key = 'revision')",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit saw. Findings name galleries, and persons and faces by number; at most `MAX_FINDINGS` are kept."""
+
+    galleries: int
+    persons: int
+    faces: int
+    revision: int
+    findings: tuple[str, ...]
+
+
+def audit(folder: Path, progress: Progress | None = None) -> Audit:
+    """Check the database of a data folder, in one snapshot, so a service may go on using it.
+
+    Looks at the file's structure, at references and counts, at every embedding (length, finite, unit length), and that
+    nothing is left of those that were erased.
+
+    Args:
+        folder: with a database of the newest schema.
+        progress: called now and then with the faces looked at and the faces in all.
+
+    Raises:
+        StorageUnusable: there is no such database, or it cannot be read at all.
+    """
+    if not (folder / DATABASE_FILE).is_file():
+        raise StorageUnusable(f"{folder} holds no gallery", folder=str(folder))
+    try:
+        connection = open_reader(folder)
+    except sqlite3.Error as error:
+        raise as_domain_error(error) from error
+    try:
+        connection.execute("BEGIN")
+        return _audited(connection, progress)
+    except sqlite3.Error as error:
+        raise as_domain_error(error) from error
+    finally:
+        connection.close()
+
+
+def _audited(connection: sqlite3.Connection, progress: Progress | None) -> Audit:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != len(MIGRATIONS):
+        raise StorageUnusable(
+            f"the data folder has schema version {version}, this release checks {len(MIGRATIONS)}; serve it once first",
+            schema_version=version,
+        )
+    findings: list[str] = []
+    faults = [row[0] for row in connection.execute(f"PRAGMA integrity_check({MAX_FINDINGS})")]
+    findings += [f"the file is damaged: {fault}" for fault in faults if fault != "ok"]
+    for table, rowid, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchmany(MAX_FINDINGS):
+        findings.append(f"row {rowid} of {table} refers to a row of {parent} that does not exist")
+    for statement in _CONTRADICTIONS:
+        findings += [row[0] for row in connection.execute(statement).fetchmany(MAX_FINDINGS)]
+    meta = dict(connection.execute("SELECT key, value FROM meta"))
+    (faces,) = connection.execute("SELECT count(*) FROM faces").fetchone()
+    findings += _faulty_embeddings(connection, int(meta.get("dimension", 0)), faces, progress)
+    (galleries,) = connection.execute("SELECT count(*) FROM galleries").fetchone()
+    (persons,) = connection.execute("SELECT count(*) FROM persons").fetchone()
+    return Audit(galleries, persons, faces, int(meta["revision"]), tuple(findings[:MAX_FINDINGS]))
+
+
+def _faulty_embeddings(
+    connection: sqlite3.Connection, dimension: int, total: int, progress: Progress | None
+) -> list[str]:
+    findings: list[str] = []
+    done, size = 0, dimension * STORED_DTYPE.itemsize
+    cursor = connection.execute("SELECT face_key, vector FROM faces JOIN embeddings USING (face_key) ORDER BY face_key")
+    while len(findings) < MAX_FINDINGS and (rows := cursor.fetchmany(_ROWS_AT_ONCE)):
+        whole = [(key, blob) for key, blob in rows if isinstance(blob, bytes) and len(blob) == size]
+        if len(whole) < len(rows):
+            sound = {key for key, _ in whole}
+            findings += [f"face number {key} has an embedding of the wrong size" for key, _ in rows if key not in sound]
+        vectors = np.frombuffer(b"".join(blob for _, blob in whole), dtype=STORED_DTYPE).reshape(-1, dimension)
+        findings += [
+            f"face number {whole[row][0]} has an embedding that is not a finite vector of unit length"
+            for row in not_unit(vectors.astype(np.float32, copy=False)).tolist()
+        ]
+        done += len(rows)
+        if progress is not None:
+            progress(done, total)
+    return findings

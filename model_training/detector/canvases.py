@@ -62,6 +62,7 @@ class CanvasPainter:
         pictures: what to draw from; those of the collection `FACELESS` only as background.
         shares: weight of each collection; one that is not named takes no part.
         side_px: of the square canvases, a multiple of 32.
+        served: share of canvases that show a whole picture as the service shows it to the network.
 
     Raises:
         DataError: no picture belongs to a collection with a positive weight.
@@ -70,8 +71,11 @@ class CanvasPainter:
     # Labels are carried over from the picture, so they hold for the mirrored canvas as well as for the canvas.
     patient = False
 
-    def __init__(self, pictures: Sequence[LabelledPicture], shares: Mapping[str, float], side_px: int) -> None:
+    def __init__(
+        self, pictures: Sequence[LabelledPicture], shares: Mapping[str, float], side_px: int, served: float = 0.4
+    ) -> None:
         self.side_px = side_px
+        self._served_share = served
         groups = {name: [p for p in pictures if p.source == name] for name, share in shares.items() if share > 0}
         groups = {name: group for name, group in groups.items() if group}
         if not groups:
@@ -96,17 +100,18 @@ class CanvasPainter:
         return Canvas(canvas, padded, np.zeros((MAX_ANSWERS, ANSWER_COLUMNS), dtype=np.float32))
 
     def _compose(self, rng: np.random.Generator) -> tuple[Image, Rows]:
-        side, kind = self.side_px, rng.random()
+        side = self.side_px
         canvas = np.zeros((side, side, 3), dtype=np.uint8)
         everything = (0, 0, side, side)
-        if kind < 0.4:
+        if rng.random() < self._served_share:
             return canvas, self._served(canvas, rng)
-        if kind < 0.62:
+        kind = rng.random()
+        if kind < 0.37:
             return canvas, self._face(canvas, everything, (_SMALLEST_FACE_PX, 1.05 * side), rng)
-        if kind < 0.78:
+        if kind < 0.63:
             self._faceless(canvas, everything, rng)
             return canvas, np.zeros((0, ROW_COLUMNS), dtype=np.float32)
-        cuts = [0, *_cuts(side, 2 if kind < 0.95 else 3, rng), side]
+        cuts = [0, *_cuts(side, 2 if kind < 0.92 else 3, rng), side]
         rows_cuts = [0, *_cuts(side, len(cuts) - 1, rng), side]
         found = []
         for top, bottom in pairwise(rows_cuts):

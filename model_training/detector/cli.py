@@ -90,7 +90,7 @@ def train(
         "large": (learned, settings.large.side_px, settings.large.count, settings.seed + 1),
     }
     for name, (group, side_px, count, seed) in plan.items():
-        painter: Painter = CanvasPainter(group, settings.shares, side_px)
+        painter: Painter = CanvasPainter(group, settings.shares, side_px, settings.served)
         if settings.patient and teacher is not None:
             painter = PatientPainter(painter, CellTeacher(teacher))
         draw_canvases(painter, run / name, count=count, seed=seed, threads=threads)

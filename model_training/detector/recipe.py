@@ -32,6 +32,7 @@ class DetectorRecipe(BaseModel):
         small: canvases of most steps.
         large: canvases of every `large_every`-th step, for faces larger than a small canvas.
         shares: weight of each collection of pictures when canvases are drawn.
+        served: share of canvases that show a whole picture as the service shows it to the network.
         held_out: share of the pictures that never trains.
         learning_rate: peak for everything but the 1x1 convolutions, by AdamW.
         mixing_rate: peak for those, by `OrthogonalMomentum`.
@@ -49,6 +50,7 @@ class DetectorRecipe(BaseModel):
     large: BankRecipe = BankRecipe(side_px=320, count=4_096, batch=16)
     large_every: int = Field(default=5, ge=2)
     shares: dict[str, float]
+    served: float = Field(default=0.4, ge=0, le=1)
     held_out: float = Field(default=0.03, gt=0, lt=0.5)
     steps: int = Field(default=4_000, ge=1)
     learning_rate: float = Field(default=4e-3, gt=0)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import service
+from service.gallery.audit import audit
 from tests.unit.gallery.common import embedding, open_embedded
 from tests.unit.gallery.kill_worker import faces_of
 
@@ -56,4 +57,5 @@ async def test_what_was_acknowledged_survives_sigkill(tmp_path: Path) -> None:
         assert [result.matches[0].face_id for result in results] == faces
         assert {result.gallery_size for result in results} == {len(faces)}
         await gallery.close()
+        assert not audit(tmp_path).findings
     assert len(said["enrolled"]) > ROUNDS

@@ -69,7 +69,8 @@ class IndexCollection:
         galleries = store.galleries()
         total, done = sum(summary.faces for summary in galleries), 0
         for summary in galleries:
-            self.begun(summary.name, capacity=summary.faces).upkeep = None
+            # Room that is not used takes no memory; without it the first enrolment would copy the whole matrix.
+            self.begun(summary.name, capacity=summary.faces * 5 // 4 + 1_024).upkeep = None
         names = store.gallery_names()
         for faces in store.stored_faces():
             for gallery_key in np.unique(faces.gallery_keys).tolist():

@@ -32,9 +32,10 @@ SIEVE_FROM = 20_000
 _TAIL_ROWS = 8_192
 # A gallery that has grown this much since its codes were fitted gets new ones.
 _REFIT_GROWTH = 8
-# Candidates a probe of the first pass through the sieve, and of the second.
+# Candidates a probe of the first pass through the sieve, at least so many a person wanted; the second goes deeper.
 _SIFTED = 256
-_SIFTED_DEEPER = 1_024
+_SIFTED_A_PERSON = 16
+_DEEPER = 4
 # The best face of a probe is beyond doubt when the sieve had it among the first quarter of its candidates.
 _SAFE_SHARE = 4
 
@@ -216,8 +217,9 @@ class FaceIndex:
         unsettled = list(range(len(probes)))
         # Removed rows take up candidates until the upkeep has taken them out.
         crowd = min(view.rows / view.live, 4.0)
-        for base, last in ((_SIFTED, False), (_SIFTED_DEEPER, True)):
-            depth = min(int(crowd * max(base, 16 * top_k)), view.sieve.rows)
+        first = int(crowd * max(_SIFTED, _SIFTED_A_PERSON * top_k))
+        for wanted, last in ((first, False), (_DEEPER * first, True)):
+            depth = min(wanted, view.sieve.rows)
             sifted = view.sieve.candidates(probes[unsettled], depth)
             behind = self._behind_the_sieve(view, probes[unsettled], min(depth, _SIFTED))
             missing = []

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-# Rows that the codes are fitted to; more of them change no figure and take longer.
+# Rows that the codes are fitted to: thousands for each of the sixteen.
 TRAINING_ROWS = 65_536
 # Sixteen codes cannot be fitted to fewer rows than FAISS wants for each.
 FEWEST_ROWS = 640
@@ -30,9 +30,8 @@ class Sieve:
     Cost for n rows of d values: n d / 4 bytes; a pass over them for each probe; `extended` copies them.
     """
 
-    def __init__(self, index: faiss.IndexPQFastScan, dimension: int, trained_on: int) -> None:
+    def __init__(self, index: faiss.IndexPQFastScan, trained_on: int) -> None:
         self._index = index
-        self._dimension = dimension
         self.trained_on = trained_on
 
     @classmethod
@@ -49,7 +48,7 @@ class Sieve:
         # The default warns when there is less than this a code.
         index.pq.cp.min_points_per_centroid = 1
         index.train(_padded(sample))
-        return cls(index, dimension, gallery_rows)
+        return cls(index, gallery_rows)
 
     @property
     def rows(self) -> int:
@@ -61,13 +60,13 @@ class Sieve:
         index = self._copy()
         for start in range(0, len(vectors), _ENCODED_AT_ONCE):
             index.add(_padded(vectors[start : start + _ENCODED_AT_ONCE]))
-        return Sieve(index, self._dimension, self.trained_on)
+        return Sieve(index, self.trained_on)
 
     def emptied(self) -> Sieve:
         """A sieve of the same codes without rows."""
         index = self._copy()
         index.reset()
-        return Sieve(index, self._dimension, self.trained_on)
+        return Sieve(index, self.trained_on)
 
     def _copy(self) -> faiss.IndexPQFastScan:
         return cast(faiss.IndexPQFastScan, faiss.clone_index(self._index))

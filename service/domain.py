@@ -89,13 +89,29 @@ class NewFace:
 
     Attributes:
         embedding: (d,) float32 of unit length.
+        quality: None where the embedding came without a picture.
         crop_digest: hash of the aligned crop, under which its embedding may be cached; empty when there was no crop.
     """
 
     face_id: str
     embedding: NDArray[np.float32]
-    quality: FaceQuality
+    quality: FaceQuality | None
     crop_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PersonRecord:
+    """Somebody with everything that a gallery holds of them: what an export writes and an import reads.
+
+    Attributes:
+        created_at: None for somebody who is new.
+    """
+
+    person_id: str
+    name: str | None
+    metadata: Mapping[str, Any]
+    faces: tuple[NewFace, ...]
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,21 @@ class Match:
     face_id: str
     similarity: float
     name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOutcome:
+    """What became of one record of an import.
+
+    Attributes:
+        added: faces stored.
+        present: faces that the person had already.
+        error: why nothing of the record was stored; None when it was.
+    """
+
+    added: int = 0
+    present: int = 0
+    error: DomainError | None = None
 
 
 @dataclass(frozen=True, slots=True)

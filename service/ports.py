@@ -9,7 +9,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Detection, FaceQuality, Match, NewFace, Person, Removal
+from service.domain import (
+    Detection,
+    FaceQuality,
+    ImportOutcome,
+    Match,
+    NewFace,
+    Person,
+    PersonRecord,
+    Removal,
+)
 
 
 class Detector(Protocol):
@@ -151,6 +160,27 @@ class Gallery(Protocol):
             PersonExists: the id is taken and `extend` is false.
             InvalidEmbedding: a vector has the wrong length, is not finite or not of unit length.
             StorageFull: the disk took no more.
+        """
+
+    async def import_persons(self, gallery: str, records: Sequence[PersonRecord]) -> list[ImportOutcome]:
+        """Store many persons at once: as if one after the other, each by itself, but for the price of few commits.
+
+        Where a record's person exists, their name and metadata stay and the faces that they do not have are added, so
+        that a repeated import changes nothing. A record stores all of its new faces or, with an error, nothing.
+
+        Returns:
+            An outcome a record, in their order. Errors are those of `enrol`, InvalidRequest also for a face id that is
+            somebody else's.
+
+        Raises:
+            InvalidRequest: the gallery's name.
+            StorageFull: the disk took no more; nothing was stored.
+        """
+
+    async def export_persons(self, gallery: str, *, after: str | None, limit: int) -> list[PersonRecord]:
+        """Up to `limit` persons with their embeddings, in order of id, starting behind `after`.
+
+        Raises GalleryNotFound.
         """
 
     async def search(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -27,6 +25,13 @@ from service.domain import (
     check_gallery_name,
     check_person_id,
 )
+from service.gallery.checks import (
+    checked_embeddings,
+    checked_face_id,
+    checked_text,
+    metadata_json,
+    quality_json,
+)
 from service.gallery.collection import IndexCollection, Progress
 from service.gallery.index import SIEVE_FROM, Hit, search_on_one_core
 from service.gallery.records import Enrolled, Enrolment, FaceRow, Forgotten
@@ -35,7 +40,6 @@ from service.gallery.vectors import STORED_DTYPE, checked_unit_rows, cosines
 from service.ports import Gallery, GallerySummary, SearchResult
 
 _R = TypeVar("_R")
-_MAX_FACE_ID = 128
 
 
 class EmbeddedGallery(Gallery):
@@ -119,9 +123,9 @@ class EmbeddedGallery(Gallery):
         self._check_open()
         check_gallery_name(gallery)
         check_person_id(person_id)
-        vectors = self._checked_faces(faces)
+        vectors = checked_embeddings(faces, self._dimension)
         rows = [_face_row(face, vector) for face, vector in zip(faces, vectors, strict=True)]
-        new = Enrolment(gallery, person_id, _checked_text(name, "name"), _metadata_json(metadata), rows, extend)
+        new = Enrolment(gallery, person_id, checked_text(name, "name"), metadata_json(metadata), rows, extend)
         publish = partial(self._publish_faces, [row.face_id for row in rows], vectors)
         stored = self._store.enrol(new, publish=publish)
         return await asyncio.wrap_future(stored)
@@ -166,7 +170,7 @@ class EmbeddedGallery(Gallery):
         """See `Gallery.persons`; raises InvalidRequest for a limit under 1."""
         if limit < 1:
             raise InvalidRequest("limit is at least 1", field="limit")
-        _checked_text(after, "after")
+        checked_text(after, "after")
         return await self._read(lambda: self._store.persons(gallery, after=after, limit=limit))
 
     async def person(self, gallery: str, person_id: str) -> Person:
@@ -200,13 +204,6 @@ class EmbeddedGallery(Gallery):
         # Not when the caller stops waiting: a cancelled caller's call may still be running.
         future.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(future)
-
-    def _checked_faces(self, faces: Sequence[NewFace]) -> NDArray[np.float32]:
-        if not faces:
-            return np.empty((0, self._dimension), dtype=np.float32)
-        if any(np.shape(face.embedding) != (self._dimension,) for face in faces):
-            raise InvalidEmbedding(f"an embedding has {self._dimension} values here", dimension=self._dimension)
-        return checked_unit_rows(np.stack([face.embedding for face in faces]), self._dimension)
 
     def _publish_faces(self, face_ids: list[str], vectors: NDArray[np.float32], stored: Enrolled) -> Person:
         """On the writer's thread, after the commit."""
@@ -255,28 +252,9 @@ def _match(hit: Hit, names: Mapping[int, tuple[str, str | None]]) -> Match:
 
 
 def _face_row(face: NewFace, vector: NDArray[np.float32]) -> FaceRow:
-    if not face.face_id or len(face.face_id) > _MAX_FACE_ID:
-        raise InvalidRequest(f"a face id has 1 to {_MAX_FACE_ID} characters", field="face_id")
-    _checked_text(face.face_id, "face_id")
     return FaceRow(
-        face_id=face.face_id,
+        face_id=checked_face_id(face.face_id),
         embedding=vector.astype(STORED_DTYPE, copy=False).tobytes(),
-        quality=json.dumps(asdict(face.quality)),
+        quality=quality_json(face.quality),
         crop_digest=face.crop_digest,
     )
-
-
-def _checked_text(text: str | None, field: str) -> str | None:
-    # A lone surrogate, which JSON can spell, is no character and cannot be stored.
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"the {field} is not valid Unicode", field=field) from error
-    return text
-
-
-def _metadata_json(metadata: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(dict(metadata), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest("the metadata cannot be written as JSON", field="metadata") from error

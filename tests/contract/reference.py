@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain import (
+    DomainError,
     GalleryNotFound,
+    ImportOutcome,
     InvalidEmbedding,
     InvalidRequest,
     Match,
@@ -20,6 +23,7 @@ from service.domain import (
     Person,
     PersonExists,
     PersonNotFound,
+    PersonRecord,
     Removal,
     check_gallery_name,
     check_person_id,
@@ -35,8 +39,7 @@ def exact_cosines(vectors: NDArray[np.float32], probe: NDArray[np.float32]) -> N
 @dataclass
 class _Gallery:
     persons: dict[str, Person] = field(default_factory=dict)
-    faces: dict[str, tuple[str, NDArray[np.float32]]] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
+    faces: dict[str, tuple[str, NewFace]] = field(default_factory=dict)
     revision: int = 0
 
 
@@ -67,6 +70,15 @@ class ReferenceGallery(Gallery):
         self._check_open()
         check_gallery_name(gallery)
         check_person_id(person_id)
+        for text in (name or "", *(face.face_id for face in faces)):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise InvalidRequest("text")
+        if any(not 1 <= len(face.face_id) <= 128 for face in faces):
+            raise InvalidRequest("face_id")
+        try:
+            json.dumps(metadata, allow_nan=False)
+        except ValueError as error:
+            raise InvalidRequest("metadata") from error
         for face in faces:
             self._check(face.embedding[np.newaxis])
         here = self._state.galleries.get(gallery, _Gallery())
@@ -86,11 +98,49 @@ class ReferenceGallery(Gallery):
                 face_ids=person.face_ids + tuple(ids),
             )
         here.persons[person_id] = person
-        here.faces.update({face.face_id: (person_id, face.embedding.copy()) for face in faces})
-        here.digests.update({face.face_id: face.crop_digest for face in faces})
+        here.faces.update({face.face_id: (person_id, replace(face, embedding=face.embedding.copy())) for face in faces})
         self._state.galleries[gallery] = here
         here.revision = self._next_revision()
         return person
+
+    async def import_persons(self, gallery: str, records: Sequence[PersonRecord]) -> list[ImportOutcome]:
+        self._check_open()
+        check_gallery_name(gallery)
+        return [await self._imported(gallery, record) for record in records]
+
+    async def _imported(self, gallery: str, record: PersonRecord) -> ImportOutcome:
+        here = self._state.galleries.get(gallery, _Gallery())
+        ids = [face.face_id for face in record.faces]
+        mine = [face_id for face_id in ids if here.faces.get(face_id, ("",))[0] == record.person_id]
+        known = record.person_id in here.persons
+        new = [face for face in record.faces if face.face_id not in mine]
+        try:
+            if len(set(ids)) < len(ids):
+                raise InvalidRequest("faces")
+            for face in record.faces:
+                self._check(face.embedding[np.newaxis])
+            if new or not known:
+                name, metadata = (None, {}) if known else (record.name, record.metadata)
+                person = await self.enrol(gallery, record.person_id, name, metadata, new, extend=True)
+                if not known and record.created_at is not None:
+                    here = self._state.galleries[gallery]
+                    here.persons[person.person_id] = replace(person, created_at=record.created_at)
+        except DomainError as error:
+            return ImportOutcome(error=error)
+        return ImportOutcome(added=len(new), present=len(mine))
+
+    async def export_persons(self, gallery: str, *, after: str | None, limit: int) -> list[PersonRecord]:
+        here = self._get(gallery)
+        return [
+            PersonRecord(
+                person.person_id,
+                person.name,
+                person.metadata,
+                tuple(here.faces[face_id][1] for face_id in person.face_ids),
+                person.created_at,
+            )
+            for person in await self.persons(gallery, after=after, limit=limit)
+        ]
 
     async def search(
         self, gallery: str, probes: NDArray[np.float32], top_k: int, *, exact: bool = False
@@ -133,10 +183,8 @@ class ReferenceGallery(Gallery):
         person = await self.person(gallery, person_id)
         here = self._get(gallery)
         del here.persons[person_id]
-        for face_id in person.face_ids:
-            del here.faces[face_id]
+        digests = tuple(here.faces.pop(face_id)[1].crop_digest for face_id in person.face_ids)
         here.revision = self._next_revision()
-        digests = tuple(here.digests.pop(face_id) for face_id in person.face_ids)
         return Removal(1, len(person.face_ids), len(person.face_ids), here.revision, tuple(filter(None, digests)))
 
     async def close(self) -> None:
@@ -161,7 +209,7 @@ class ReferenceGallery(Gallery):
     def _ranked(self, here: _Gallery, face_ids: list[str], probe: NDArray[np.float32]) -> list[Match]:
         if not face_ids:
             return []
-        scores = exact_cosines(np.stack([here.faces[face_id][1] for face_id in face_ids]), probe)
+        scores = exact_cosines(np.stack([here.faces[face_id][1].embedding for face_id in face_ids]), probe)
         owners = [here.faces[face_id][0] for face_id in face_ids]
         matches = [
             Match(owner, face_id, float(score), here.persons[owner].name)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain import (
+    DomainError,
+    ImportOutcome,
     InvalidEmbedding,
     InvalidRequest,
     Match,
@@ -21,10 +23,12 @@ from service.domain import (
     NotReady,
     Overloaded,
     Person,
+    PersonRecord,
     Removal,
     check_gallery_name,
     check_person_id,
 )
+from service.gallery.bulk import Candidate, Imported
 from service.gallery.checks import (
     checked_embeddings,
     checked_face_id,
@@ -34,7 +38,7 @@ from service.gallery.checks import (
 )
 from service.gallery.collection import IndexCollection, Progress
 from service.gallery.index import SIEVE_FROM, Hit, search_on_one_core
-from service.gallery.records import Enrolled, Enrolment, FaceRow, Forgotten
+from service.gallery.records import Enrolled, Enrolment, FaceRow, Forgotten, microseconds
 from service.gallery.store import Store
 from service.gallery.vectors import STORED_DTYPE, checked_unit_rows, cosines
 from service.ports import Gallery, GallerySummary, SearchResult
@@ -130,6 +134,27 @@ class EmbeddedGallery(Gallery):
         stored = self._store.enrol(new, publish=publish)
         return await asyncio.wrap_future(stored)
 
+    async def import_persons(self, gallery: str, records: Sequence[PersonRecord]) -> list[ImportOutcome]:
+        """See `Gallery.import_persons`; one commit, however many records. Also raises Overloaded, NotReady."""
+        check_gallery_name(gallery)
+        # Checking a thousand records takes a while, so it is done beside the event loop.
+        prepared = await self._read(lambda: [self._prepared(record) for record in records])
+        good = [each for each in prepared if not isinstance(each, DomainError)]
+        stored: list[ImportOutcome] = []
+        if good:
+            publish = partial(self._publish_import, gallery, np.concatenate([vectors for _, vectors in good]))
+            imported = self._store.import_all(gallery, [candidate for candidate, _ in good], publish=publish)
+            stored = await asyncio.wrap_future(imported)
+        outcomes = iter(stored)
+        return [ImportOutcome(error=each) if isinstance(each, DomainError) else next(outcomes) for each in prepared]
+
+    async def export_persons(self, gallery: str, *, after: str | None, limit: int) -> list[PersonRecord]:
+        """See `Gallery.export_persons`; raises InvalidRequest for a limit under 1."""
+        if limit < 1:
+            raise InvalidRequest("limit is at least 1", field="limit")
+        checked_text(after, "after")
+        return await self._read(lambda: self._store.person_records(gallery, after=after, limit=limit))
+
     async def forget_person(self, gallery: str, person_id: str) -> Removal:
         """See `Gallery.forget_person`; also raises StorageFull, Overloaded, NotReady."""
         self._check_open()
@@ -204,6 +229,27 @@ class EmbeddedGallery(Gallery):
         # Not when the caller stops waiting: a cancelled caller's call may still be running.
         future.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(future)
+
+    def _prepared(self, record: PersonRecord) -> tuple[Candidate, NDArray[np.float32]] | DomainError:
+        try:
+            vectors = checked_embeddings(record.faces, self._dimension)
+            candidate = Candidate(
+                check_person_id(record.person_id),
+                checked_text(record.name, "name"),
+                metadata_json(record.metadata),
+                None if record.created_at is None else microseconds(record.created_at),
+                [_face_row(face, vector) for face, vector in zip(record.faces, vectors, strict=True)],
+            )
+        except DomainError as error:
+            return error
+        return candidate, vectors
+
+    def _publish_import(self, gallery: str, vectors: NDArray[np.float32], stored: Imported) -> list[ImportOutcome]:
+        """On the writer's thread, after the commit."""
+        if len(stored.face_keys):
+            index = self._indexes.begun(gallery)
+            index.add(stored.face_keys, stored.person_keys, stored.face_ids, vectors[stored.positions])
+        return stored.outcomes
 
     def _publish_faces(self, face_ids: list[str], vectors: NDArray[np.float32], stored: Enrolled) -> Person:
         """On the writer's thread, after the commit."""

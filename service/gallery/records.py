@@ -80,7 +80,7 @@ def enrol(connection: sqlite3.Connection, new: Enrolment) -> Enrolled:
         PersonExists: the id is taken and `extend` is false.
         InvalidRequest: a face id is taken, or a new person has no face.
     """
-    now_us = (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
+    created_us = now_us()
     connection.execute("INSERT INTO galleries (name) VALUES (?) ON CONFLICT DO NOTHING", (new.gallery,))
     gallery_key = key_of_gallery(connection, new.gallery)
     row = connection.execute(
@@ -94,7 +94,7 @@ def enrol(connection: sqlite3.Connection, new: Enrolment) -> Enrolled:
         person_key = _inserted(
             connection,
             "INSERT INTO persons (gallery_key, person_id, name, metadata, created_at_us) VALUES (?, ?, ?, ?, ?)",
-            (gallery_key, new.person_id, new.name, new.metadata, now_us),
+            (gallery_key, new.person_id, new.name, new.metadata, created_us),
         )
     else:
         person_key = row[0]
@@ -104,7 +104,8 @@ def enrol(connection: sqlite3.Connection, new: Enrolment) -> Enrolled:
         )
     revision = next_revision(connection)
     face_keys = [
-        _add_face(connection, face, (person_key, gallery_key), now_us=now_us, revision=revision) for face in new.faces
+        _add_face(connection, face, (person_key, gallery_key), created_us=created_us, revision=revision)
+        for face in new.faces
     ]
     connection.execute(
         "UPDATE galleries SET persons = persons + ?, faces = faces + ?, revision = ? WHERE gallery_key = ?",
@@ -114,13 +115,13 @@ def enrol(connection: sqlite3.Connection, new: Enrolment) -> Enrolled:
 
 
 def _add_face(
-    connection: sqlite3.Connection, face: FaceRow, owner: tuple[int, int], *, now_us: int, revision: int
+    connection: sqlite3.Connection, face: FaceRow, owner: tuple[int, int], *, created_us: int, revision: int
 ) -> int:
     face_key = _inserted(connection, "INSERT INTO embeddings (vector) VALUES (?)", (face.embedding,))
     added = connection.execute(
         "INSERT INTO faces (face_key, person_key, gallery_key, face_id, quality, crop_digest, created_at_us, "
         "revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (gallery_key, face_id) DO NOTHING",
-        (face_key, *owner, face.face_id, face.quality, face.crop_digest, now_us, revision),
+        (face_key, *owner, face.face_id, face.quality, face.crop_digest, created_us, revision),
     )
     if not added.rowcount:
         raise InvalidRequest("a face of this id is in the gallery already", field="face_id", face_id=face.face_id)
@@ -148,6 +149,16 @@ def forget(connection: sqlite3.Connection, gallery: str, person_id: str) -> Forg
     )
     digests = tuple(digest for _, digest in rows if digest)
     return Forgotten(gallery, np.array(face_keys, dtype=np.int64), digests, revision)
+
+
+def now_us() -> int:
+    """Microseconds since 1970."""
+    return microseconds(datetime.now(UTC))
+
+
+def microseconds(moment: datetime) -> int:
+    """A moment as it is stored: microseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _inserted(connection: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import NotReady, Person, StorageUnusable
-from service.gallery import records
+from service.domain import NewFace, NotReady, Person, PersonRecord, StorageUnusable
+from service.gallery import bulk, records
+from service.gallery.bulk import Candidate, Imported
+from service.gallery.checks import quality_of
 from service.gallery.folder import FolderLock, sync_folder
 from service.gallery.records import Enrolled, Enrolment, Forgotten
 from service.gallery.schema import as_domain_error, open_reader, open_writer
@@ -82,6 +84,12 @@ class Store:
             lambda connection: records.forget(connection, gallery, person_id), publish, erases=True
         )
 
+    def import_all(
+        self, gallery: str, candidates: Sequence[Candidate], *, publish: Callable[[Imported], _R]
+    ) -> Future[_R]:
+        """Queue an import. See `Gallery.import_persons` and `GroupCommitter.submit`."""
+        return self.writer.submit(lambda connection: bulk.import_all(connection, gallery, candidates), publish)
+
     def galleries(self) -> list[GallerySummary]:
         """All galleries, by name."""
         with self._readers.connection() as connection:
@@ -121,6 +129,26 @@ class Store:
                 (gallery_key, after or "", limit),
             ).fetchall()
             return records.persons_of_rows(connection, gallery, rows)
+
+    def person_records(self, gallery: str, *, after: str | None, limit: int) -> list[PersonRecord]:
+        """Up to `limit` persons with their faces, by id, behind `after`. Raises GalleryNotFound, StorageUnusable."""
+        with self._readers.connection() as connection:
+            gallery_key = records.key_of_gallery(connection, gallery)
+            rows = connection.execute(
+                "SELECT person_key, person_id, name, metadata, created_at_us FROM persons "
+                "WHERE gallery_key = ? AND person_id > ? ORDER BY person_id LIMIT ?",
+                (gallery_key, after or "", limit),
+            ).fetchall()
+            persons = records.persons_of_rows(connection, gallery, rows)
+            stored = bulk.faces_of_persons(connection, [row[0] for row in rows])
+        checked = self._decoded([(f.gallery_key, f.face_key, f.person_key, f.face_id, f.embedding) for f in stored])
+        faces: dict[int, list[NewFace]] = {row[0]: [] for row in rows}
+        for face, embedding in zip(stored, checked.embeddings, strict=True):
+            faces[face.person_key].append(NewFace(face.face_id, embedding, quality_of(face.quality), face.crop_digest))
+        return [
+            PersonRecord(p.person_id, p.name, p.metadata, tuple(faces[row[0]]), p.created_at)
+            for row, p in zip(rows, persons, strict=True)
+        ]
 
     def names_of(self, person_keys: Collection[int]) -> dict[int, tuple[str, str | None]]:
         """Id and name by key, for those of the persons who are still enrolled."""

@@ -63,6 +63,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         dimension=network.dimension,
         max_pending=settings.max_pending_writes,
         exact_up_to=settings.gallery_exact_up_to,
+        matrix=settings.gallery_matrix,
         on_recall=GALLERY_RECALL.set,
     )
     stack.push_async_callback(gallery.close)

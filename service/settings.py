@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     gallery_exact_up_to: int = Field(
         default=20_000, ge=0, description="Galleries of more faces are searched compressed first, then exactly."
     )
+    gallery_matrix: Literal["float32", "float16"] = Field(
+        default="float32", description="Embeddings in memory; float16 halves them, at a score error of up to 1e-4."
+    )
     max_pending_writes: int = Field(default=1024, ge=1)
 
     redis_url: RedisDsn | None = Field(default=None, description="Embedding cache; none unless set.")

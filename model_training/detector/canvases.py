@@ -39,6 +39,8 @@ MAX_ROWS = 24
 _SURE_SCORE = 0.65
 _SMALLEST_FACE_PX = 13.0
 _MOST_ENLARGED = 3.5
+# The service scales no picture that is small enough; those that are larger come scaled down to fit.
+_NATURAL_SHARE = 0.8
 
 
 class Canvas(NamedTuple):
@@ -136,7 +138,7 @@ class CanvasPainter:
         image, rows, _ = self._picture(rng)
         fits = self.side_px / max(image.shape[:2])
         natural = 2 ** np.floor(np.log2(max(fits, 1.0)))
-        scale = float(natural if fits >= 1 and rng.random() < 0.5 else fits * rng.uniform(0.7, 1.0))
+        scale = float(natural if fits >= 1 and rng.random() < _NATURAL_SHARE else fits * rng.uniform(0.7, 1.0))
         matrix = similarity(scale, 0, (-0.5, -0.5), (-0.5, -0.5))
         height, width = (min(self.side_px, round(v * scale)) for v in image.shape[:2])
         return self._paint(canvas, (0, 0, width, height), image, rows, matrix, rng=rng)

@@ -15,9 +15,6 @@ from service.gallery import records
 from service.gallery.records import FaceRow
 from service.gallery.schema import next_revision
 
-# Bound as one JSON array, because SQLite limits the number of parameters.
-_ASKED = "(SELECT value FROM json_each(?))"
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -39,6 +36,7 @@ class Imported:
         face_keys, person_keys: (m,) int64 of the new faces, ascending.
         positions: (m,) int64, which of the candidates' faces, counted through, each one is.
         face_ids: m ids.
+        revision: of the store afterwards; 0 where nothing was stored.
     """
 
     outcomes: list[ImportOutcome]
@@ -46,6 +44,7 @@ class Imported:
     person_keys: NDArray[np.int64]
     positions: NDArray[np.int64]
     face_ids: list[str]
+    revision: int
 
 
 def import_all(connection: sqlite3.Connection, gallery: str, candidates: Sequence[Candidate]) -> Imported:
@@ -59,14 +58,14 @@ def import_all(connection: sqlite3.Connection, gallery: str, candidates: Sequenc
         except InvalidRequest as refusal:
             outcomes.append(ImportOutcome(error=refusal))
         position += len(candidate.faces)
-    if plan.persons or plan.faces:
-        plan.carry_out(connection, gallery)
+    revision = plan.carry_out(connection, gallery) if plan.persons or plan.faces else 0
     return Imported(
         outcomes,
         np.array([face.key for face in plan.faces], dtype=np.int64),
         np.array([face.person_key for face in plan.faces], dtype=np.int64),
         np.array([face.position for face in plan.faces], dtype=np.int64),
         [face.row.face_id for face in plan.faces],
+        revision,
     )
 
 
@@ -95,8 +94,14 @@ class _Plan:
         last = dict(connection.execute("SELECT name, seq FROM sqlite_sequence"))
         ids = (candidate.person_id for candidate in candidates)
         face_ids = (face.face_id for candidate in candidates for face in candidate.faces)
-        persons = f"SELECT person_id, person_key FROM persons WHERE gallery_key = ? AND person_id IN {_ASKED}"
-        faces = f"SELECT face_id, person_key FROM faces WHERE gallery_key = ? AND face_id IN {_ASKED}"
+        persons = (
+            "SELECT person_id, person_key FROM persons "
+            "WHERE gallery_key = ? AND person_id IN (SELECT value FROM json_each(?))"
+        )
+        faces = (
+            "SELECT face_id, person_key FROM faces "
+            "WHERE gallery_key = ? AND face_id IN (SELECT value FROM json_each(?))"
+        )
         return cls(
             next_person=last.get("persons", 0) + 1,
             next_face=last.get("embeddings", 0) + 1,
@@ -128,8 +133,8 @@ class _Plan:
                 added += 1
         return ImportOutcome(added=added, present=len(face_ids) - added)
 
-    def carry_out(self, connection: sqlite3.Connection, gallery: str) -> None:
-        """Insert what was planned."""
+    def carry_out(self, connection: sqlite3.Connection, gallery: str) -> int:
+        """Insert what was planned; the revision that this made."""
         connection.execute("INSERT INTO galleries (name) VALUES (?) ON CONFLICT DO NOTHING", (gallery,))
         gallery_key = records.key_of_gallery(connection, gallery)
         now_us, revision = records.now_us(), next_revision(connection)
@@ -166,6 +171,7 @@ class _Plan:
             "UPDATE galleries SET persons = persons + ?, faces = faces + ?, revision = ? WHERE gallery_key = ?",
             (len(self.persons), len(self.faces), revision, gallery_key),
         )
+        return revision
 
 
 def _known(connection: sqlite3.Connection, query: str, gallery_key: int | None, ids: Iterable[str]) -> dict[str, int]:

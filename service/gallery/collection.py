@@ -6,10 +6,13 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.gallery.index import FaceIndex, search_on_one_core
+from service.gallery.snapshot import SnapshotDamaged, SnapshotFolder
 from service.gallery.store import Store
 
 Progress = Callable[[int, int], None]
@@ -27,10 +30,23 @@ class IndexCollection:
         dimension: length of an embedding.
         exact_up_to: galleries of more faces get a sieve.
         on_recall: told, when it is measured anew, which share of the last sifted searches an exact one agrees with.
+        dtype: of the matrices, float32 or float16.
+        home: where the index of a gallery of this name is kept once it has a sieve; without it, nowhere.
     """
 
-    def __init__(self, dimension: int, exact_up_to: int, on_recall: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        exact_up_to: int,
+        on_recall: Callable[[float], None] | None = None,
+        *,
+        dtype: np.dtype[Any] = np.dtype(np.float32),  # noqa: B008 - a dtype never changes
+        home: Callable[[str], SnapshotFolder] | None = None,
+    ) -> None:
         self.dimension = dimension
+        self._dtype = dtype
+        self._home = home
+        self._removed_from: set[str] = set()
         self._exact_up_to = exact_up_to
         self._on_recall = on_recall
         self._agreed: deque[bool] = deque(maxlen=_CHECKS)
@@ -52,6 +68,8 @@ class IndexCollection:
                 sieve_from=self._exact_up_to + 1,
                 on_check=self._note_check,
                 upkeep=self._schedule,
+                home=self._home and self._home(gallery),
+                dtype=self._dtype,
             )
             self._indexes[gallery] = index
         return index
@@ -66,32 +84,61 @@ class IndexCollection:
         Raises:
             StorageUnusable: an embedding is damaged; it is named.
         """
-        galleries = store.galleries()
-        total, done = sum(summary.faces for summary in galleries), 0
-        for summary in galleries:
-            # Room that is not used takes no memory; without it the first enrolment would copy the whole matrix.
-            self.begun(summary.name, capacity=summary.faces * 5 // 4 + 1_024).upkeep = None
-        names = store.gallery_names()
-        for faces in store.stored_faces():
-            for gallery_key in np.unique(faces.gallery_keys).tolist():
-                chosen = np.flatnonzero(faces.gallery_keys == gallery_key)
-                self.begun(names[gallery_key]).add(
-                    faces.face_keys[chosen],
-                    faces.person_keys[chosen],
-                    [faces.face_ids[row] for row in chosen.tolist()],
-                    faces.embeddings[chosen],
-                )
-            done += len(faces.face_ids)
-            if progress is not None:
-                progress(done, total)
-        # The first search is to be as fast as the later ones.
-        for index in self._indexes.values():
+        keys = store.face_keys()
+        for name, live in keys.items():
+            index = self._begun_at_start(name, live)
+            index.upkeep = None
+            keys[name] = live[np.searchsorted(live, index.last_key, side="right") :]
+        total, done = sum(map(len, keys.values())), 0
+        for name, missing in keys.items():
+            index = self.begun(name)
+            for faces in store.stored_faces(missing):
+                index.add(faces.face_keys, faces.person_keys, faces.face_ids, faces.embeddings)
+                done += len(faces.face_ids)
+                if progress is not None:
+                    progress(done, total)
+            # The first search is to be as fast as the later ones.
             index.tend()
             index.upkeep = self._schedule
 
+    def remove(self, gallery: str, keys: NDArray[np.int64], *, revision: int) -> int:
+        """Take faces out of a gallery's index; how many there were. See `FaceIndex.remove`."""
+        self._removed_from.add(gallery)
+        return self.begun(gallery).remove(keys, revision=revision)
+
+    def sync_removed(self) -> None:
+        """Return when nothing of the faces removed is left on disk."""
+        for gallery in self._removed_from:
+            self.begun(gallery).sync_removed()
+        self._removed_from.clear()
+
     def close(self) -> None:
-        """Wait for upkeep under way and begin none any more; closing twice does nothing."""
+        """Wait for upkeep under way, begin none any more and write snapshots; closing twice does nothing."""
         self._upkeep.shutdown(cancel_futures=True)
+        for index in self._indexes.values():
+            index.save()
+
+    def _begun_at_start(self, gallery: str, live: NDArray[np.int64]) -> FaceIndex:
+        """A gallery's index with the rows of its snapshot, or with room for all of its faces.
+
+        Args:
+            live: keys of the faces enrolled in it, ascending.
+        """
+        home = self._home and self._home(gallery)
+        if home is not None:
+            try:
+                found = home.load()
+                if found is not None:
+                    index = self.begun(gallery)
+                    index.resume(*found, live)
+                    return index
+            except SnapshotDamaged as damage:
+                # The store has it all.
+                _log.warning("the snapshot of a gallery is not used, its index is built from the database: %s", damage)
+            home.discard()
+            self._indexes.pop(gallery, None)
+        # Room that is not used takes no memory; without it the first enrolment would copy the whole matrix.
+        return self.begun(gallery, capacity=len(live) * 5 // 4 + 1_024)
 
     def _note_check(self, agrees: bool) -> None:
         """On the upkeep's thread."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,10 @@ from service.gallery.checks import (
     quality_json,
 )
 from service.gallery.collection import IndexCollection, Progress
-from service.gallery.index import SIEVE_FROM, Hit, search_on_one_core
+from service.gallery.index import SIEVE_FROM, search_on_one_core
 from service.gallery.records import Enrolled, Enrolment, FaceRow, Forgotten, microseconds
+from service.gallery.search import Hit
+from service.gallery.snapshot import INDEX_FOLDER, SnapshotFolder
 from service.gallery.store import Store
 from service.gallery.vectors import STORED_DTYPE, checked_unit_rows, cosines
 from service.ports import Gallery, GallerySummary, SearchResult
@@ -74,6 +76,7 @@ class EmbeddedGallery(Gallery):
         max_pending: int = 1024,
         threads: int = 4,
         exact_up_to: int = SIEVE_FROM,
+        matrix: Literal["float32", "float16"] = "float32",
         on_recall: Callable[[float], None] | None = None,
         progress: Progress | None = None,
     ) -> Self:
@@ -86,6 +89,8 @@ class EmbeddedGallery(Gallery):
             max_pending: changes that may wait to be stored, and likewise reads that may wait or run.
             threads: how many reads and searches run at once.
             exact_up_to: galleries of more faces are searched compressed first, then exactly.
+            matrix: what embeddings are searched as; float16 takes half of the memory, and scores are off by up to
+                about 1e-4.
             on_recall: told now and then which share of the last such searches an exact one agrees with.
             progress: called now and then with the faces indexed so far and the faces in all.
 
@@ -95,7 +100,16 @@ class EmbeddedGallery(Gallery):
             StorageFull, StorageUnusable: the folder cannot be used; a damaged embedding is named.
         """
         store = Store(folder, space_id=space_id, dimension=dimension, max_pending=max_pending, max_readers=threads)
-        indexes = IndexCollection(dimension, exact_up_to, on_recall)
+        indexes = IndexCollection(
+            dimension,
+            exact_up_to,
+            on_recall,
+            dtype=np.dtype(matrix),
+            home=lambda name: SnapshotFolder(
+                folder / INDEX_FOLDER / name, space_id=space_id, dimension=dimension, dtype=np.dtype(matrix)
+            ),
+        )
+        store.writer.before_erasure = indexes.sync_removed
         try:
             indexes.build(store, progress)
         except BaseException:
@@ -248,18 +262,20 @@ class EmbeddedGallery(Gallery):
         """On the writer's thread, after the commit."""
         if len(stored.face_keys):
             index = self._indexes.begun(gallery)
-            index.add(stored.face_keys, stored.person_keys, stored.face_ids, vectors[stored.positions])
+            chosen = vectors[stored.positions]
+            index.add(stored.face_keys, stored.person_keys, stored.face_ids, chosen, revision=stored.revision)
         return stored.outcomes
 
     def _publish_faces(self, face_ids: list[str], vectors: NDArray[np.float32], stored: Enrolled) -> Person:
         """On the writer's thread, after the commit."""
         index = self._indexes.begun(stored.person.gallery)
-        index.add(stored.face_keys, np.full(len(face_ids), stored.person_key, dtype=np.int64), face_ids, vectors)
+        persons = np.full(len(face_ids), stored.person_key, dtype=np.int64)
+        index.add(stored.face_keys, persons, face_ids, vectors, revision=stored.revision)
         return stored.person
 
     def _publish_removal(self, forgotten: Forgotten) -> Removal:
         """On the writer's thread, after the commit."""
-        entries = self._indexes.begun(forgotten.gallery).remove(forgotten.face_keys)
+        entries = self._indexes.remove(forgotten.gallery, forgotten.face_keys, revision=forgotten.revision)
         return Removal(
             persons=1,
             faces=len(forgotten.face_keys),

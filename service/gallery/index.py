@@ -1,28 +1,27 @@
-"""Search over the faces of one gallery, in memory: exact where it is small, sifted first where it is large.
+"""The search index of one gallery: what changes it, and what keeps it in order.
 
-Cost, for n rows of d values: an exact search is one pass over the matrix, 4 n d bytes; a sifted one is a pass over the
-sieve, a sixteenth of that, and exact work on a few hundred candidates. An addition is O(d) amortised, a removal
-O(log n). Memory is 4 d + d / 4 + 24 bytes a face, and the face's id.
+An addition is O(d) amortised, a removal O(log n). Memory is 4 d + d / 4 + 48 bytes a face, and the face's id.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from contextlib import suppress
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.columns import ALIVE, Rows
+from service.gallery.search import DEEPEST_FETCH, Hit, search_exactly, search_sifted
 from service.gallery.sieve import FEWEST_ROWS, TRAINING_ROWS, Sieve
-from service.gallery.vectors import cosines
-from service.gallery.view import ALIVE, View
+from service.gallery.snapshot import Snapshot, SnapshotFolder, reconciled
+from service.gallery.view import View
 
 _PROBES_AT_ONCE = 1_024
-# Past this many candidates a probe, one full pass is cheaper than a deeper heap.
-_DEEPEST_FETCH = 2_048
 _COMPACT_FROM = 256
 
 # Up to this many faces a pass over everything takes no longer than a search may.
@@ -32,18 +31,16 @@ SIEVE_FROM = 20_000
 _TAIL_ROWS = 8_192
 # A gallery that has grown this much since its codes were fitted gets new ones.
 _REFIT_GROWTH = 8
-# Candidates a probe of the first pass through the sieve, at least so many a person wanted; the second goes deeper.
-_SIFTED = 256
-_SIFTED_A_PERSON = 16
-_DEEPER = 4
-# The best face of a probe is beyond doubt when the sieve had it among the first quarter of its candidates.
-_SAFE_SHARE = 4
+# Rows that a start may have to read from the store because no snapshot has them yet.
+_UNSAVED_ROWS = 32_768
 
 # At most this often a sifted search is repeated exactly, to know how well the sieve does on live probes.
 _CHECK_EVERY_S = 1.0
 
 # Runs a job some time soon, on a thread of its own.
 Upkeep = Callable[[Callable[[], None]], object]
+
+_log = logging.getLogger(__name__)
 
 
 def search_on_one_core() -> None:
@@ -55,29 +52,24 @@ def search_on_one_core() -> None:
     faiss.omp_set_num_threads(1)
 
 
-class Hit(NamedTuple):
-    """A person found: the key and the id of their nearest face, and its cosine in [-1, 1]."""
-
-    person: int
-    face_id: str
-    similarity: float
-
-
 class FaceIndex:
     """The faces of one gallery. Any number of threads may search while one at a time changes it.
 
     Searches take no lock: they work on the view that was current when they began, and a change publishes a new one.
-    Removed rows stay in the matrix as tombstones until they are a quarter of it. Taking them out, fitting a sieve and
-    carrying it on as rows arrive is upkeep: it runs beside searches and changes, which go on with what there is.
+    Removed rows are blanked and stay in the matrix as tombstones until they are a quarter of it. Taking them out,
+    fitting a sieve, carrying it on as rows arrive and writing snapshots is upkeep: it runs beside searches and changes,
+    which go on with what there is.
 
     Args:
         dimension: length d of an embedding.
         capacity: rows to make room for at once.
-        deepest_fetch: candidates a probe after which a search stops widening and passes over everything instead.
+        deepest_fetch: candidates a probe after which an exact search stops widening and looks at everything instead.
         sieve_from: rows from which on a sieve is used; fewer than `sieve.FEWEST_ROWS` are never sifted.
         on_check: told of a sifted search that upkeep repeated exactly, whether the first face was the same.
         upkeep: runs the upkeep; without it, it is done only when `tend` is called. An attribute too, for an index
             that is filled first and looked after later.
+        home: where the rows are kept from `sieve_from` on; without one they stay in memory.
+        dtype: of the matrix, float32 or float16.
     """
 
     def __init__(
@@ -85,24 +77,30 @@ class FaceIndex:
         dimension: int,
         *,
         capacity: int = 0,
-        deepest_fetch: int = _DEEPEST_FETCH,
+        deepest_fetch: int = DEEPEST_FETCH,
         sieve_from: int = SIEVE_FROM,
         on_check: Callable[[bool], None] | None = None,
         upkeep: Upkeep | None = None,
+        home: SnapshotFolder | None = None,
+        dtype: type | np.dtype[np.floating] = np.float32,
     ) -> None:
         self._dimension = dimension
+        self._dtype = dtype
         self._deepest_fetch = deepest_fetch
         self._sieve_from = max(sieve_from, FEWEST_ROWS)
         self.upkeep = upkeep
         self._on_check = on_check
         self._next_check_s = 0.0
+        self._home = home
+        # Columns, rows and codes of the last snapshot.
+        self._saved: tuple[Rows | None, int, int] = (None, 0, 0)
         self._tending = threading.Lock()
         self._scheduled = False
-        # Bound on what a float32 inner product of unit vectors and the rounding of the exact one can be apart:
-        # d units in the last place each way (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
-        self._slack = np.float32((dimension + 8) * 2.0**-23)
         self._changing = threading.Lock()
-        self._view = View.empty(capacity, dimension)
+        self._kept = Rows(dimension, dtype)
+        self._kept = self._new_rows(capacity)
+        self._kept.reserve(capacity)
+        self._view = View.of(self._kept)
 
     def __len__(self) -> int:
         """Faces that a search would see now."""
@@ -113,12 +111,43 @@ class FaceIndex:
         """Rows that searches look through compressed; 0 while every search is exact."""
         return self._view.sifted
 
+    @property
+    def last_key(self) -> int:
+        """The greatest face key that was ever added; -1 before the first."""
+        return self._view.last_key
+
+    def resume(self, kept: Rows, snapshot: Snapshot, live: NDArray[np.int64]) -> None:
+        """Begin with the rows of a snapshot instead of none.
+
+        Args:
+            kept, snapshot: as loaded.
+            live: keys of the faces enrolled in the gallery, ascending; the others are blanked.
+
+        Raises:
+            SnapshotDamaged: the rows cannot be used; the index stays empty.
+        """
+        alive = reconciled(kept, snapshot.rows, live)
+        dead = np.flatnonzero(~alive)
+        kept.removed_at.array[dead] = 0
+        left = dead[~kept.blank_rows(dead)]
+        if len(left):
+            kept.blank(left)
+            kept.sync_blanked()
+        view = View.of(kept, rows=snapshot.rows, live=int(alive.sum()), revision=snapshot.revision)
+        if snapshot.codes is not None:
+            empty = Sieve.of_codes(snapshot.codes, snapshot.trained_on)
+            view = view._replace(sieve=empty.extended(view.vectors[: view.rows]))
+        self._kept, self._view = kept, view
+        self._saved = (kept, snapshot.rows, snapshot.trained_on)
+
     def add(
         self,
         keys: NDArray[np.int64],
         persons: NDArray[np.int64],
         face_ids: Sequence[str],
         vectors: NDArray[np.float32],
+        *,
+        revision: int = 0,
     ) -> None:
         """Append m faces; searches that begin after the return see them.
 
@@ -127,6 +156,7 @@ class FaceIndex:
             persons: (m,) int64, whose face each one is.
             face_ids: m ids.
             vectors: (m, d) float32, unit length.
+            revision: of the store that this change made.
 
         Raises:
             ValueError: lengths disagree or keys do not ascend; nothing is added.
@@ -137,26 +167,30 @@ class FaceIndex:
         if not count:
             return
         with self._changing:
-            view = self._view
-            last = int(view.keys[view.rows - 1]) if view.rows else -1
-            if keys[0] <= last or (np.diff(keys) <= 0).any():
+            view, kept = self._view, self._kept
+            if keys[0] <= view.last_key or (np.diff(keys) <= 0).any():
                 raise ValueError("face keys must ascend")
             end = view.rows + count
-            if end > len(view.keys):
-                view = view.grown(max(end, view.rows * 3 // 2 + 16))
-            view.vectors[view.rows : end] = vectors
-            view.keys[view.rows : end] = keys
-            view.persons[view.rows : end] = persons
-            view.removed_at[view.rows : end] = ALIVE
-            view.face_ids.extend(face_ids)
-            self._view = view._replace(rows=end, live=view.live + count, version=view.version + 1)
+            if end > kept.capacity:
+                kept.reserve(max(end, view.rows * 3 // 2 + 16))
+            kept.append(view.rows, vectors, keys, persons, face_ids)
+            self._view = View.of(
+                kept,
+                rows=end,
+                live=view.live + count,
+                version=view.version + 1,
+                revision=max(view.revision, revision),
+            )._replace(sieve=view.sieve)
         self._ask_for_upkeep()
 
-    def remove(self, keys: NDArray[np.int64]) -> int:
+    def remove(self, keys: NDArray[np.int64], *, revision: int = 0) -> int:
         """Take faces away; searches that begin after the return do not see them.
+
+        A search that began before may miss them or, since their rows are blanked, score them 0.
 
         Args:
             keys: (m,) int64; those that are not here are passed over.
+            revision: of the store that this change made.
 
         Returns:
             How many there were.
@@ -171,9 +205,21 @@ class FaceIndex:
                 return 0
             version = view.version + 1
             view.removed_at[rows] = version
-            self._view = view._replace(live=view.live - len(rows), version=version)
+            self._view = view._replace(
+                live=view.live - len(rows), version=version, revision=max(view.revision, revision)
+            )
+            self._kept.blank(rows)
         self._ask_for_upkeep()
         return len(rows)
+
+    def sync_removed(self) -> None:
+        """Return when nothing of the faces removed is left on disk."""
+        synced = None
+        while synced is not self._kept:
+            synced = self._kept
+            # Files that are gone went with an older generation; then the newer one is to be seen to.
+            with suppress(FileNotFoundError):
+                synced.sync_blanked()
 
     def search(self, probes: NDArray[np.float32], top_k: int, *, exact: bool = False) -> tuple[list[list[Hit]], int]:
         """The `top_k` most similar persons for each probe, and how many faces were searched.
@@ -190,10 +236,13 @@ class FaceIndex:
             n lists, best first by similarity, ties by face id, one entry a person; and the size.
         """
         view = self._view
-        search = self._search_exactly if exact or view.sieve is None else self._search_sifted
         found: list[list[Hit]] = []
         for start in range(0, len(probes), _PROBES_AT_ONCE):
-            found.extend(search(view, probes[start : start + _PROBES_AT_ONCE], top_k))
+            some = probes[start : start + _PROBES_AT_ONCE]
+            if exact or view.sieve is None:
+                found.extend(search_exactly(view, some, top_k, deepest_fetch=self._deepest_fetch))
+            else:
+                found.extend(search_sifted(view, some, top_k))
         if not exact and view.sieve is not None and len(probes):
             self._have_checked(view, probes[0], found[0])
         return found, view.live
@@ -203,129 +252,6 @@ class FaceIndex:
         with self._tending:
             while self._tend_once():
                 pass
-
-    def _search_sifted(self, view: View, probes: NDArray[np.float32], top_k: int) -> list[list[Hit]]:
-        """Candidates by the sieve and by a scan of the rows behind it, then exact scores.
-
-        The sieve looks again, deeper, where it is in doubt about the first place. Where one or a few persons fill the
-        candidates, so that others have no room, the search is exact.
-        """
-        assert view.sieve is not None
-        found: list[list[Hit]] = [[] for _ in range(len(probes))]
-        if not view.live:
-            return found
-        unsettled = list(range(len(probes)))
-        # Removed rows take up candidates until the upkeep has taken them out.
-        crowd = min(view.rows / view.live, 4.0)
-        first = int(crowd * max(_SIFTED, _SIFTED_A_PERSON * top_k))
-        for wanted, last in ((first, False), (_DEEPER * first, True)):
-            depth = min(wanted, view.sieve.rows)
-            sifted = view.sieve.candidates(probes[unsettled], depth)
-            behind = self._behind_the_sieve(view, probes[unsettled], min(depth, _SIFTED))
-            missing = []
-            for position, probe in enumerate(unsettled):
-                rows = np.concatenate([sifted[position], behind[position]])
-                found[probe], best = self._ranked_roughly(view, probes[probe], rows, top_k)
-                enough = len(found[probe]) == top_k
-                # A winner from behind the sieve was found exactly.
-                sure = last or best >= depth or best * _SAFE_SHARE < depth
-                if not (enough and sure) and depth < view.sieve.rows:
-                    missing.append(probe)
-            unsettled = missing
-            if not unsettled:
-                return found
-        exact = self._search_exactly(view, probes[unsettled], top_k)
-        for probe, hits in zip(unsettled, exact, strict=True):
-            found[probe] = hits
-        return found
-
-    def _behind_the_sieve(self, view: View, probes: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
-        start = view.sifted
-        depth = min(depth, view.rows - start)
-        if not depth:
-            return np.empty((len(probes), 0), dtype=np.int64)
-        _, rows = faiss.knn(probes, view.vectors[start : view.rows], depth, metric=faiss.METRIC_INNER_PRODUCT)
-        return np.asarray(rows + start, dtype=np.int64)
-
-    def _ranked_roughly(
-        self, view: View, probe: NDArray[np.float32], rows: NDArray[np.int64], top_k: int
-    ) -> tuple[list[Hit], int]:
-        """Rank candidates of which few matter: float32 tells which those are.
-
-        Returns:
-            Hits, and the place among `rows` of the face that scores best.
-        """
-        places = np.flatnonzero(view.removed_at[rows] > view.version)
-        if not len(places):
-            return [], 0
-        scores = view.vectors[rows[places]] @ probe
-        few = 2 * top_k + 14
-        if few < len(places):
-            least = np.partition(scores, -few)[-few] - 2 * self._slack
-            hits = self._ranked(view, probe, rows[places[scores >= least]], top_k)
-            if len(hits) == top_k:
-                return hits, int(places[scores.argmax()])
-        return self._ranked(view, probe, rows[places], top_k), int(places[scores.argmax()])
-
-    def _search_exactly(self, view: View, probes: NDArray[np.float32], top_k: int) -> list[list[Hit]]:
-        """By a scan of all rows.
-
-        FAISS scans in float32 for more faces than wanted; those are scored again exactly. The answer stands once
-        `top_k` persons are certain, that is once nobody outside the candidates could reach the last of them within
-        the rounding of the scan. Until then the scan is repeated four times as deep.
-        """
-        found: list[list[Hit]] = [[] for _ in range(len(probes))]
-        if not view.live:
-            return found
-        unsettled = list(range(len(probes)))
-        depth = max(4 * top_k, top_k + 28)
-        while unsettled and (depth <= self._deepest_fetch or depth >= view.rows):
-            depth = min(depth, view.rows)
-            scores, rows = faiss.knn(
-                probes[unsettled], view.vectors[: view.rows], depth, metric=faiss.METRIC_INNER_PRODUCT
-            )
-            missing = []
-            for position, probe in enumerate(unsettled):
-                hits = self._ranked(view, probes[probe], rows[position], top_k)
-                nobody_else = len(hits) == top_k and scores[position, -1] + self._slack < hits[-1].similarity
-                if depth == view.rows or nobody_else:
-                    found[probe] = hits
-                else:
-                    missing.append(probe)
-            unsettled = missing
-            depth *= 4
-        for probe in unsettled:
-            found[probe] = self._search_everything(view, probes[probe], top_k)
-        return found
-
-    def _search_everything(self, view: View, probe: NDArray[np.float32], top_k: int) -> list[Hit]:
-        """For galleries where thousands of faces tie or belong to a few persons: O(n d + n log n)."""
-        rows = view.visible(np.arange(view.rows))
-        if not len(rows):
-            return []
-        scores = (view.vectors[: view.rows] @ probe)[rows]
-        persons, person_of = np.unique(view.persons[rows], return_inverse=True)
-        best = np.full(len(persons), -np.inf, dtype=np.float32)
-        np.maximum.at(best, person_of, scores)
-        last = np.partition(best, -top_k)[-top_k] if top_k < len(persons) else np.float32(-np.inf)
-        # Both sides of a comparison carry the rounding of the scan, hence twice the slack.
-        best_here = best[person_of]
-        near = (best_here >= last - 2 * self._slack) & (scores >= best_here - 2 * self._slack)
-        return self._ranked(view, probe, rows[near], top_k)
-
-    @staticmethod
-    def _ranked(view: View, probe: NDArray[np.float32], rows: NDArray[np.int64], top_k: int) -> list[Hit]:
-        rows = view.visible(rows)
-        scores = cosines(view.vectors[rows], probe).tolist()
-        face_ids = [view.face_ids[row] for row in rows.tolist()]
-        ranking = sorted(zip([-score for score in scores], face_ids, view.persons[rows].tolist(), strict=True))
-        hits: dict[int, Hit] = {}
-        for negated, face_id, person in ranking:
-            if person not in hits:
-                hits[person] = Hit(person, face_id, -negated)
-                if len(hits) == top_k:
-                    break
-        return list(hits.values())
 
     def _have_checked(self, view: View, probe: NDArray[np.float32], hits: list[Hit]) -> None:
         """Now and then have a search repeated exactly on the same rows, beside everything else."""
@@ -337,11 +263,19 @@ class FaceIndex:
         probe = probe.copy()
 
         def check() -> None:
-            (exact,) = self._search_exactly(view, probe[np.newaxis], 1)
-            # Of faces at the same cosine either is right.
-            on_check(exact[0].similarity == hits[0].similarity)
+            (exact,) = search_exactly(view, probe[np.newaxis], 1)
+            # Of faces at the same cosine either is right; less is found only of faces blanked in the meantime.
+            on_check(exact[0].similarity <= hits[0].similarity)
 
         self.upkeep(check)
+
+    def save(self) -> None:
+        """Write a snapshot if there is something that the last one lacks and there is to be one at all."""
+        with self._tending:
+            view = self._view
+            known = self._saved == (self._kept, view.rows, view.sieve.trained_on if view.sieve else 0)
+            if self._home is not None and view.sieve is not None and not known:
+                self._save(view)
 
     def _ask_for_upkeep(self) -> None:
         """Have the upkeep run if there is any and it is not about to."""
@@ -357,12 +291,18 @@ class FaceIndex:
 
     def _work(self, view: View) -> Callable[[View], None] | None:
         if view.dead >= _COMPACT_FROM and view.dead * 4 >= view.rows:
-            return self._compact
+            return self._move
         if view.rows < self._sieve_from:
             return None
+        if self._home is not None and not self._kept.on_disk:
+            return self._move
         if view.sieve is None or view.rows >= _REFIT_GROWTH * view.sieve.trained_on:
             return self._fit
-        return self._extend if view.rows - view.sifted >= _TAIL_ROWS else None
+        if view.rows - view.sifted >= _TAIL_ROWS:
+            return self._extend
+        kept, rows, trained_on = self._saved
+        unsaved = kept is not self._kept or trained_on != view.sieve.trained_on or view.rows - rows >= _UNSAVED_ROWS
+        return self._save if unsaved and self._home is not None else None
 
     def _tend_once(self) -> bool:
         view = self._view
@@ -384,23 +324,67 @@ class FaceIndex:
         self._publish(view.sieve.extended(view.vectors[view.sifted : view.rows]))
 
     def _publish(self, sieve: Sieve) -> None:
-        # Rows are renumbered by `_compact` alone, and upkeep is done by one thread at a time.
+        # Rows are renumbered by `_move` alone, and upkeep is done by one thread at a time.
         with self._changing:
             self._view = self._view._replace(sieve=sieve)
 
-    def _compact(self, view: View) -> None:
-        """Take the removed rows out: copy what lives, then catch up with what has changed in the meantime."""
+    def _move(self, view: View) -> None:
+        """Take the removed rows out: copy what lives to where it belongs, then catch up with what has changed since."""
         kept = view.living()
-        fresh = View.empty(len(kept) * 5 // 4 + _COMPACT_FROM, self._dimension)
-        fresh.write(0, view, kept)
+        fresh = self._new_rows(len(kept))
+        fresh.reserve(len(kept) * 5 // 4 + _COMPACT_FROM)
+        if fresh.folder is not None and not fresh.on_disk:
+            fresh.detach()
+            self._give_up_home(None)
+        fresh.copy(0, self._kept, kept)
         sieve = None
         if view.sieve is not None and len(kept) >= self._sieve_from:
-            sieve = view.sieve.emptied().extended(fresh.vectors[: len(kept)])
+            sieve = view.sieve.emptied().extended(fresh.vectors.array[: len(kept)])
         with self._changing:
             now = self._view
-            rows = len(kept) + now.rows - view.rows
-            if rows > len(fresh.keys):
-                fresh = fresh._replace(rows=len(kept)).grown(rows * 5 // 4)
-            fresh.write(len(kept), now, slice(view.rows, now.rows))
-            fresh.removed_at[: len(kept)] = now.removed_at[kept]
-            self._view = fresh._replace(rows=rows, live=now.live, version=now.version, sieve=sieve)
+            later = np.arange(view.rows, now.rows)
+            rows = len(kept) + len(later)
+            if rows > fresh.capacity:
+                fresh.reserve(rows * 5 // 4)
+            fresh.copy(len(kept), self._kept, later)
+            fresh.removed_at.array[: len(kept)] = now.removed_at[kept]
+            # Erased while it was being copied.
+            fresh.blank(np.flatnonzero(fresh.removed_at.array[: len(kept)] != ALIVE))
+            self._kept = fresh
+            self._view = View.of(fresh, rows=rows, live=now.live, version=now.version, revision=now.revision)._replace(
+                sieve=sieve
+            )
+        if self._home is not None and fresh.folder is None:
+            self._home.discard()
+
+    def _new_rows(self, rows: int) -> Rows:
+        """Columns for so many rows, on disk where they belong there."""
+        if self._home is not None and rows >= self._sieve_from:
+            try:
+                return self._home.begin()
+            except OSError as error:
+                self._give_up_home(error)
+        return Rows(self._dimension, self._dtype)
+
+    def _save(self, view: View) -> None:
+        """Write a snapshot of the rows there are."""
+        assert self._home is not None and view.sieve is not None
+        if not self._kept.on_disk:
+            # A file found no more room. What is left of them would only be in the way.
+            self._give_up_home(None)
+            return
+        trained_on = view.sieve.trained_on
+        try:
+            self._home.save(self._kept, Snapshot(view.rows, view.revision, view.sieve.codes, trained_on))
+        except OSError as error:
+            self._give_up_home(error)
+        self._saved = (self._kept, view.rows, trained_on)
+
+    def _give_up_home(self, error: OSError | None) -> None:
+        """Go on without snapshots: a start will take longer, nothing else."""
+        assert self._home is not None
+        _log.warning("no more snapshots of a gallery until the next start: %s", error or "the disk is full")
+        with self._changing:
+            self._kept.detach()
+        self._home.discard()
+        self._home = None

@@ -61,6 +61,7 @@ class Enrolled:
     person: Person
     person_key: int
     face_keys: NDArray[np.int64]
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ def enrol(connection: sqlite3.Connection, new: Enrolment) -> Enrolled:
         "UPDATE galleries SET persons = persons + ?, faces = faces + ?, revision = ? WHERE gallery_key = ?",
         (row is None, len(new.faces), revision, gallery_key),
     )
-    return Enrolled(person_of_key(connection, new.gallery, person_key), person_key, np.array(face_keys, dtype=np.int64))
+    person = person_of_key(connection, new.gallery, person_key)
+    return Enrolled(person, person_key, np.array(face_keys, dtype=np.int64), revision)
 
 
 def _add_face(

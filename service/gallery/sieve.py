@@ -50,6 +50,21 @@ class Sieve:
         index.train(_padded(sample))
         return cls(index, gallery_rows)
 
+    @classmethod
+    def of_codes(cls, codes: NDArray[np.float32], trained_on: int) -> Self:
+        """An empty sieve of the `codes` of another one."""
+        count, _, values = codes.shape
+        index = faiss.IndexPQFastScan(count * values, count, 4, faiss.METRIC_INNER_PRODUCT)
+        faiss.copy_array_to_vector(np.ascontiguousarray(codes, dtype=np.float32).ravel(), index.pq.centroids)
+        index.is_trained = True
+        return cls(index, trained_on)
+
+    @property
+    def codes(self) -> NDArray[np.float32]:
+        """What the codes stand for, (codes, 16, values) float32."""
+        count, values = self._index.pq.M, self._index.pq.dsub
+        return np.asarray(faiss.vector_to_array(self._index.pq.centroids).reshape(count, -1, values), dtype=np.float32)
+
     @property
     def rows(self) -> int:
         """Rows that `candidates` looks through: those from 0 to this."""

@@ -172,24 +172,35 @@ class Store:
             ).fetchall()
         return name, self._decoded(rows)
 
-    def stored_faces(self, *, chunk: int = 8_192) -> Iterator[StoredFaces]:
-        """Every face of every gallery, `chunk` at a time.
+    def face_keys(self, *, chunk: int = 65_536) -> dict[str, NDArray[np.int64]]:
+        """Keys of the faces of each gallery, by its name, ascending."""
+        found: dict[int, list[NDArray[np.int64]]] = {}
+        with self._readers.connection() as connection:
+            # All of it is in the index that keeps face ids unique; the rows of the table are not touched.
+            cursor = connection.execute("SELECT gallery_key, face_key FROM faces ORDER BY gallery_key, face_id")
+            while rows := cursor.fetchmany(chunk):
+                pairs = np.array(rows, dtype=np.int64)
+                for gallery_key in np.unique(pairs[:, 0]).tolist():
+                    found.setdefault(gallery_key, []).append(pairs[pairs[:, 0] == gallery_key, 1])
+        names = self.gallery_names()
+        keys = {name: np.sort(np.concatenate(found[key])) for key, name in names.items() if key in found}
+        return {name: keys.get(name, np.empty(0, dtype=np.int64)) for name in names.values()}
+
+    def stored_faces(self, keys: NDArray[np.int64], *, chunk: int = 8_192) -> Iterator[StoredFaces]:
+        """Faces by their keys, ascending, `chunk` at a time.
 
         Raises:
             StorageUnusable: an embedding is missing, has the wrong length, is not finite or not of unit length; the
                 message names gallery and face.
         """
-        last = -1
-        while True:
+        for start in range(0, len(keys), chunk):
             with self._readers.connection() as connection:
                 rows = connection.execute(
                     "SELECT gallery_key, face_key, person_key, face_id, vector FROM faces "
-                    "LEFT JOIN embeddings USING (face_key) WHERE face_key > ? ORDER BY face_key LIMIT ?",
-                    (last, chunk),
+                    "LEFT JOIN embeddings USING (face_key) WHERE face_key IN (SELECT value FROM json_each(?)) "
+                    "ORDER BY face_key",
+                    (json.dumps(keys[start : start + chunk].tolist()),),
                 ).fetchall()
-            if not rows:
-                return
-            last = rows[-1][1]
             yield self._decoded(rows)
 
     def close(self) -> None:

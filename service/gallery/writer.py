@@ -56,6 +56,8 @@ class GroupCommitter:
         self._broken: BaseException | None = None
         self._to_erase = False
         self._commits = 0
+        # Called on the writer's thread before content is erased from the database's files.
+        self.before_erasure: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="gallery-writer", daemon=True)
         self._thread.start()
 
@@ -161,6 +163,7 @@ class GroupCommitter:
         # The index before the acknowledgement: a search that begins after it must see the change.
         results = [(job, job.publish(change)) for job, change in done]
         if self._to_erase:
+            self.before_erasure()
             self._erase()
         for job, result in results:
             job.future.set_result(result)

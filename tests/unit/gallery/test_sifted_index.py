@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.gallery.index import FaceIndex, Hit
+from service.gallery.index import FaceIndex
+from service.gallery.search import Hit
 from service.gallery.sieve import FEWEST_ROWS
 from tests.unit.gallery.test_index import brute_force, unit_rows
 

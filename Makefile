@@ -7,10 +7,10 @@ LFW_DIR ?=
 PAIRS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow lint type arch format bench bench-gallery clean
+.PHONY: help demo run test test-slow torture lint type arch format bench bench-gallery clean
 
 help:
-	@echo "make demo | run | test | test-slow | lint | type | arch | bench LFW_DIR=... PAIRS=... | bench-gallery"
+	@echo "make demo | run | test | test-slow | torture | lint | type | arch | bench LFW_DIR=... PAIRS=... | bench-gallery"
 
 $(VENV)/.base: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -54,6 +54,9 @@ bench: $(VENV)/.base
 	$(BIN)/shrinkface bench verification --lfw-dir $(LFW_DIR) --pairs $(PAIRS)
 
 # A million faces: two minutes and 2 GiB.
+torture: $(VENV)/.dev
+	$(BIN)/python -m tests.unit.gallery.torture --rounds 200
+
 bench-gallery: $(VENV)/.dev
 	$(BIN)/python -m tests.load.gallery --data isotropic
 	$(BIN)/python -m tests.load.gallery --data clustered

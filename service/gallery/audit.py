@@ -6,11 +6,15 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from service.domain import StorageUnusable
+from service.domain import FolderInUse, StorageUnusable
+from service.gallery.folder import FolderLock
 from service.gallery.schema import DATABASE_FILE, MIGRATIONS, as_domain_error, open_reader
+from service.gallery.snapshot import INDEX_FOLDER, SnapshotDamaged, SnapshotFolder, reconciled
 from service.gallery.vectors import STORED_DTYPE, not_unit
 
 # A folder that is damaged throughout needs no list of a million faults.
@@ -42,12 +46,17 @@ _CONTRADICTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit saw. Findings name galleries, and persons and faces by number; at most `MAX_FINDINGS` are kept."""
+    """What an audit saw. Findings name galleries, and persons and faces by number; at most `MAX_FINDINGS` are kept.
+
+    Attributes:
+        snapshots: of search indexes that were looked at; None where a service was using them.
+    """
 
     galleries: int
     persons: int
     faces: int
     revision: int
+    snapshots: int | None
     findings: tuple[str, ...]
 
 
@@ -55,7 +64,8 @@ def audit(folder: Path, progress: Progress | None = None) -> Audit:
     """Check the database of a data folder, in one snapshot, so a service may go on using it.
 
     Looks at the file's structure, at references and counts, at every embedding (length, finite, unit length), and that
-    nothing is left of those that were erased.
+    nothing is left of those that were erased. Where no service uses the folder, the snapshots of the search indexes are
+    looked at as well, row by row.
 
     Args:
         folder: with a database of the newest schema.
@@ -72,14 +82,14 @@ def audit(folder: Path, progress: Progress | None = None) -> Audit:
         raise as_domain_error(error) from error
     try:
         connection.execute("BEGIN")
-        return _audited(connection, progress)
+        return _audited(folder, connection, progress)
     except sqlite3.Error as error:
         raise as_domain_error(error) from error
     finally:
         connection.close()
 
 
-def _audited(connection: sqlite3.Connection, progress: Progress | None) -> Audit:
+def _audited(folder: Path, connection: sqlite3.Connection, progress: Progress | None) -> Audit:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != len(MIGRATIONS):
         raise StorageUnusable(
@@ -96,9 +106,11 @@ def _audited(connection: sqlite3.Connection, progress: Progress | None) -> Audit
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     (faces,) = connection.execute("SELECT count(*) FROM faces").fetchone()
     findings += _faulty_embeddings(connection, int(meta.get("dimension", 0)), faces, progress)
+    snapshots, wrong = _faulty_snapshots(folder, connection, meta)
+    findings += wrong
     (galleries,) = connection.execute("SELECT count(*) FROM galleries").fetchone()
     (persons,) = connection.execute("SELECT count(*) FROM persons").fetchone()
-    return Audit(galleries, persons, faces, int(meta["revision"]), tuple(findings[:MAX_FINDINGS]))
+    return Audit(galleries, persons, faces, int(meta["revision"]), snapshots, tuple(findings[:MAX_FINDINGS]))
 
 
 def _faulty_embeddings(
@@ -121,3 +133,42 @@ def _faulty_embeddings(
         if progress is not None:
             progress(done, total)
     return findings
+
+
+def _faulty_snapshots(
+    folder: Path, connection: sqlite3.Connection, meta: dict[str, Any]
+) -> tuple[int | None, list[str]]:
+    """How many snapshots there are, None where they are in use, and what is wrong with them."""
+    try:
+        lock = FolderLock(folder)
+    except FolderInUse:
+        return None, []
+    with lock:
+        names = [row[0] for row in connection.execute("SELECT name FROM galleries ORDER BY name")]
+        homes = [folder / INDEX_FOLDER / name for name in names]
+        homes = [home for home in homes if home.is_dir()]
+        findings = []
+        for home in homes:
+            keys = connection.execute(
+                "SELECT face_key FROM faces JOIN galleries USING (gallery_key) WHERE name = ? ORDER BY face_key",
+                (home.name,),
+            )
+            live = np.fromiter((row[0] for row in keys), dtype=np.int64)
+            try:
+                findings += _faulty_rows(home, meta, live)
+            except SnapshotDamaged as damage:
+                findings.append(f"the snapshot of gallery {home.name} is damaged: {damage}")
+        return len(homes), findings
+
+
+def _faulty_rows(home: Path, meta: dict[str, Any], live: NDArray[np.int64]) -> list[str]:
+    dtype = SnapshotFolder.dtype_of(home)
+    if dtype is None:
+        return []
+    loaded = SnapshotFolder(home, space_id=meta["space_id"], dimension=meta["dimension"], dtype=dtype).load()
+    if loaded is None:
+        return []
+    kept, snapshot = loaded
+    dead = np.flatnonzero(~reconciled(kept, snapshot.rows, live))
+    left = int((~kept.blank_rows(dead)).sum())
+    return [f"the snapshot of gallery {home.name} holds {left} faces that were erased"] if left else []

@@ -65,6 +65,15 @@ class SnapshotFolder:
         self._dimension = dimension
         self._dtype = dtype
 
+    @staticmethod
+    def dtype_of(folder: Path) -> np.dtype[Any] | None:
+        """Of the matrix of the snapshot in a folder; None when there is none. Raises SnapshotDamaged."""
+        manifest = folder / _MANIFEST
+        try:
+            return np.dtype(_read_manifest(manifest)["dtype"]) if manifest.exists() else None
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise SnapshotDamaged(f"it cannot be read: {type(error).__name__}") from error
+
     def begin(self) -> Rows:
         """Columns in new files, which no manifest speaks of yet."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from contextlib import AsyncExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +14,11 @@ import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from service.api.app import create_app
+from service.bootstrap import build
 from service.contract import ContractError, read_manifest
 from service.demo import DemoError, run_demo
 from service.domain import DomainError
@@ -22,6 +26,10 @@ from service.gallery.audit import audit
 from service.gallery.backup import back_up
 from service.settings import Settings
 from service.telemetry import configure_logging
+from service.transfer.exporting import export
+from service.transfer.importing import Importer, ImportTotals
+from service.transfer.outcomes import OutcomeFile
+from service.transfer.sources import source_of
 
 app = typer.Typer(help="Face identification service.", no_args_is_help=True, pretty_exceptions_enable=False)
 model_app = typer.Typer(help="Look at models.", no_args_is_help=True)
@@ -146,6 +154,83 @@ def back_up_gallery(
     except DomainError as error:
         raise _failed(error) from error
     Console().print(f"{target}: {size / 1e6:.1f} MB")
+
+
+Gallery = Annotated[str | None, typer.Option(help="Name of the gallery; by default that of the settings.")]
+
+
+@app.command("import")
+def import_gallery(
+    source: Annotated[Path, typer.Argument(help="Folder of folders of pictures, NDJSON file, or .npy of embeddings.")],
+    gallery: Gallery = None,
+    ids: Annotated[Path | None, typer.Option(help="Person ids of the .npy file's rows, one a line.")] = None,
+    outcomes: Annotated[
+        Path | None, typer.Option(help="File that says what became of each person; an interrupted import goes on.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Import persons. Those who cannot be stored are noted, the others go on; a second run adds what is missing."""
+    settings = _settings(data_dir=data_dir)
+    name = gallery or settings.default_gallery
+    noted = outcomes or Path(f"{source.name or 'import'}.outcomes.ndjson")
+    try:
+        totals = asyncio.run(_import(settings, source.resolve(), ids, name, noted))
+    except (DomainError, ContractError) as error:
+        raise _failed(error) from error
+    Console().print(
+        f"{name}: {totals.added:,} faces stored, {totals.present:,} there already, of {totals.persons:,} persons; "
+        f"{totals.failed:,} persons failed, {totals.pictures_skipped:,} pictures skipped. {noted} says which"
+    )
+    raise typer.Exit(code=1 if totals.failed or totals.pictures_skipped else 0)
+
+
+async def _import(settings: Settings, path: Path, ids: Path | None, name: str, noted: Path) -> ImportTotals:
+    async with AsyncExitStack() as stack:
+        running = await build(settings, stack)
+        source = source_of(path, ids=ids, space_id=running.identity.space_id, max_image_bytes=settings.max_image_bytes)
+        job = {"import": str(path), "gallery": name, "space_id": running.identity.space_id}
+        file = stack.enter_context(OutcomeFile(noted, job))
+        importer = Importer(running.gallery, name, running.service, pictures_at_once=2 * settings.vision_workers)
+        columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(source.unit, total=source.total, rate="")
+            started = time.monotonic()
+
+            def advance(position: int, totals: ImportTotals) -> None:
+                rate = (totals.added + totals.present) / max(time.monotonic() - started, 1e-3)
+                bar.update(task, completed=position, rate=f"{rate:,.0f} faces/s")
+
+            return await importer.run(source, file, advance)
+
+
+@app.command("export")
+def export_gallery(
+    target: Annotated[Path, typer.Argument(help="NDJSON file to write.")],
+    gallery: Gallery = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a gallery with its embeddings as NDJSON, which `shrinkface import` reads back."""
+    settings = _settings(data_dir=data_dir)
+    name = gallery or settings.default_gallery
+
+    async def run() -> tuple[int, int]:
+        async with AsyncExitStack() as stack:
+            running = await build(settings, stack)
+            with Progress(console=Console(stderr=True), transient=True) as bar:
+                task = bar.add_task("persons", total=None)
+                return await export(
+                    running.gallery,
+                    name,
+                    target,
+                    space_id=running.identity.space_id,
+                    progress=lambda done, total: bar.update(task, completed=done, total=total),
+                )
+
+    try:
+        persons, faces = asyncio.run(run())
+    except (DomainError, ContractError) as error:
+        raise _failed(error) from error
+    Console().print(f"{target}: {persons:,} persons, {faces:,} faces")
 
 
 def _failed(error: Exception) -> typer.Exit:

@@ -182,6 +182,16 @@ class IdentificationService:
         )
         return Enrolment(person=person, faces=faces, conflicts=conflicts, timings_ms=timings)
 
+    async def face_to_enrol(self, picture: bytes, *, face_id: str) -> NewFace:
+        """The one face of a picture, as `enrol` would store it.
+
+        Raises:
+            NoFaceFound, SeveralFacesFound, QualityTooLow, and what the analyser and the embedder raise.
+        """
+        face, _ = await self._single_face(picture, 0)
+        (vector,) = await self._embed([face])
+        return NewFace(face_id, vector, face.quality, crop_digest(face.crop))
+
     async def identify(
         self,
         picture: bytes,

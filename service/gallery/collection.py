@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from service.gallery.index import FaceIndex, search_on_one_core
 from service.gallery.snapshot import SnapshotDamaged, SnapshotFolder
 from service.gallery.store import Store
+from service.gallery.team import Team
 
 Progress = Callable[[int, int], None]
 
 # Checks that the running recall is taken over.
 _CHECKS = 1_000
+# What a lone search shares its work among; past a few, the memory is the limit.
+_MOST_CORES = 4
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ class IndexCollection:
         self._on_recall = on_recall
         self._agreed: deque[bool] = deque(maxlen=_CHECKS)
         self._indexes: dict[str, FaceIndex] = {}
+        # A search may have all cores but not more: each thread uses one.
+        self._team = Team(min(os.cpu_count() or 1, _MOST_CORES) - 1, search_on_one_core)
         # On one core: the others are for searches.
         self._upkeep = ThreadPoolExecutor(1, "gallery-upkeep", initializer=search_on_one_core)
 
@@ -68,6 +74,7 @@ class IndexCollection:
                 sieve_from=self._exact_up_to + 1,
                 on_check=self._note_check,
                 upkeep=self._schedule,
+                team=self._team,
                 home=self._home and self._home(gallery),
                 dtype=self._dtype,
             )
@@ -115,6 +122,7 @@ class IndexCollection:
     def close(self) -> None:
         """Wait for upkeep under way, begin none any more and write snapshots; closing twice does nothing."""
         self._upkeep.shutdown(cancel_futures=True)
+        self._team.close()
         for index in self._indexes.values():
             index.save()
 

@@ -19,6 +19,7 @@ from service.gallery.columns import ALIVE, Rows
 from service.gallery.search import DEEPEST_FETCH, Hit, search_exactly, search_sifted
 from service.gallery.sieve import FEWEST_ROWS, TRAINING_ROWS, Sieve
 from service.gallery.snapshot import Snapshot, SnapshotFolder, reconciled
+from service.gallery.team import Team
 from service.gallery.view import View
 
 _PROBES_AT_ONCE = 1_024
@@ -26,8 +27,8 @@ _COMPACT_FROM = 256
 
 # Up to this many faces a pass over everything takes no longer than a search may.
 SIEVE_FROM = 20_000
-# Rows behind the sieve are scanned exactly, at this many for about a quarter of a millisecond; to take them in, a sieve
-# is copied whole, 32 MB at a million faces.
+# Rows behind the sieve are scanned exactly, at this many for about a quarter of a millisecond; to take them in, the
+# last shard of the sieve is copied.
 _TAIL_ROWS = 8_192
 # A gallery that has grown this much since its codes were fitted gets new ones.
 _REFIT_GROWTH = 8
@@ -68,6 +69,7 @@ class FaceIndex:
         on_check: told of a sifted search that upkeep repeated exactly, whether the first face was the same.
         upkeep: runs the upkeep; without it, it is done only when `tend` is called. An attribute too, for an index
             that is filled first and looked after later.
+        team: helps a search that is alone; without one, it uses one core.
         home: where the rows are kept from `sieve_from` on; without one they stay in memory.
         dtype: of the matrix, float32 or float16.
     """
@@ -81,6 +83,7 @@ class FaceIndex:
         sieve_from: int = SIEVE_FROM,
         on_check: Callable[[bool], None] | None = None,
         upkeep: Upkeep | None = None,
+        team: Team | None = None,
         home: SnapshotFolder | None = None,
         dtype: type | np.dtype[np.floating] = np.float32,
     ) -> None:
@@ -91,6 +94,7 @@ class FaceIndex:
         self.upkeep = upkeep
         self._on_check = on_check
         self._next_check_s = 0.0
+        self._team = team or Team(0)
         self._home = home
         # Columns, rows and codes of the last snapshot.
         self._saved: tuple[Rows | None, int, int] = (None, 0, 0)
@@ -242,7 +246,8 @@ class FaceIndex:
             if exact or view.sieve is None:
                 found.extend(search_exactly(view, some, top_k, deepest_fetch=self._deepest_fetch))
             else:
-                found.extend(search_sifted(view, some, top_k))
+                with self._team.searching():
+                    found.extend(search_sifted(view, some, top_k, self._team))
         if not exact and view.sieve is not None and len(probes):
             self._have_checked(view, probes[0], found[0])
         return found, view.live

@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.team import Team
 from service.gallery.vectors import cosines
 from service.gallery.view import View
 
@@ -62,7 +63,7 @@ def _scan(
     return best.D, best.I
 
 
-def search_sifted(view: View, probes: NDArray[np.float32], top_k: int) -> list[list[Hit]]:
+def search_sifted(view: View, probes: NDArray[np.float32], top_k: int, team: Team) -> list[list[Hit]]:
     """Candidates by the sieve and by a scan of the rows behind it, then exact scores.
 
     The sieve looks again, deeper, where it is in doubt about the first place. Where one or a few persons fill the
@@ -78,7 +79,7 @@ def search_sifted(view: View, probes: NDArray[np.float32], top_k: int) -> list[l
     first = int(crowd * max(_SIFTED, _SIFTED_A_PERSON * top_k))
     for wanted, last in ((first, False), (_DEEPER * first, True)):
         depth = min(wanted, view.sieve.rows)
-        sifted = view.sieve.candidates(probes[unsettled], depth)
+        sifted = view.sieve.candidates(probes[unsettled], depth, team)
         behind = _behind_the_sieve(view, probes[unsettled], min(depth, _SIFTED))
         missing = []
         for position, probe in enumerate(unsettled):

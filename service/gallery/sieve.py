@@ -9,11 +9,14 @@ product quantization fast scan" (VLDB 2015), as FAISS has it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Self, cast
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from service.gallery.team import Team
 
 # Rows that the codes are fitted to: thousands for each of the sixteen.
 TRAINING_ROWS = 65_536
@@ -22,17 +25,24 @@ FEWEST_ROWS = 640
 
 _VALUES_PER_CODE = 2
 _ENCODED_AT_ONCE = 65_536
+# Four of them at a million faces: enough for a few cores, and a quarter of the codes to copy when rows are taken in.
+SHARD_ROWS = 262_144
 
 
 class Sieve:
     """The compressed form of the first `rows` rows of a matrix. It never changes, so searches need no lock.
 
-    Cost for n rows of d values: n d / 4 bytes; a pass over them for each probe; `extended` copies them.
+    It comes in shards, which several cores can look through at once, and of which `extended` copies only the last.
+    Cost for n rows of d values: n d / 4 bytes, and a pass over them for each probe.
     """
 
-    def __init__(self, index: faiss.IndexPQFastScan, trained_on: int) -> None:
-        self._index = index
+    def __init__(
+        self, shards: tuple[faiss.IndexPQFastScan, ...], empty: faiss.IndexPQFastScan, trained_on: int
+    ) -> None:
+        self._shards = shards
+        self._empty = empty
         self.trained_on = trained_on
+        self.rows = sum(int(shard.ntotal) for shard in shards)
 
     @classmethod
     def fitted(cls, sample: NDArray[np.float32], *, gallery_rows: int) -> Self:
@@ -42,65 +52,86 @@ class Sieve:
             sample: (n, d) float32, at least `FEWEST_ROWS` rows.
             gallery_rows: of the matrix that the sample was drawn from.
         """
-        dimension = sample.shape[1]
-        codes = -(-dimension // _VALUES_PER_CODE)
-        index = faiss.IndexPQFastScan(codes * _VALUES_PER_CODE, codes, 4, faiss.METRIC_INNER_PRODUCT)
+        codes = -(-sample.shape[1] // _VALUES_PER_CODE)
+        empty = _new_index(codes, _VALUES_PER_CODE)
         # The default warns when there is less than this a code.
-        index.pq.cp.min_points_per_centroid = 1
-        index.train(_padded(sample))
-        return cls(index, gallery_rows)
+        empty.pq.cp.min_points_per_centroid = 1
+        empty.train(_padded(sample))
+        return cls((), empty, gallery_rows)
 
     @classmethod
     def of_codes(cls, codes: NDArray[np.float32], trained_on: int) -> Self:
         """An empty sieve of the `codes` of another one."""
         count, _, values = codes.shape
-        index = faiss.IndexPQFastScan(count * values, count, 4, faiss.METRIC_INNER_PRODUCT)
-        faiss.copy_array_to_vector(np.ascontiguousarray(codes, dtype=np.float32).ravel(), index.pq.centroids)
-        index.is_trained = True
-        return cls(index, trained_on)
+        empty = _new_index(count, values)
+        faiss.copy_array_to_vector(np.ascontiguousarray(codes, dtype=np.float32).ravel(), empty.pq.centroids)
+        empty.is_trained = True
+        return cls((), empty, trained_on)
 
     @property
     def codes(self) -> NDArray[np.float32]:
         """What the codes stand for, (codes, 16, values) float32."""
-        count, values = self._index.pq.M, self._index.pq.dsub
-        return np.asarray(faiss.vector_to_array(self._index.pq.centroids).reshape(count, -1, values), dtype=np.float32)
+        count, values = self._empty.pq.M, self._empty.pq.dsub
+        return np.asarray(faiss.vector_to_array(self._empty.pq.centroids).reshape(count, -1, values), dtype=np.float32)
 
-    @property
-    def rows(self) -> int:
-        """Rows that `candidates` looks through: those from 0 to this."""
-        return int(self._index.ntotal)
-
-    def extended(self, vectors: NDArray[np.float32]) -> Sieve:
-        """A sieve of these rows, (n, d) float32, behind the ones that are here; this one stays as it is."""
-        index = self._copy()
-        for start in range(0, len(vectors), _ENCODED_AT_ONCE):
-            index.add(_padded(vectors[start : start + _ENCODED_AT_ONCE]))
-        return Sieve(index, self.trained_on)
+    def extended(self, vectors: NDArray[np.floating]) -> Sieve:
+        """A sieve of these rows, (n, d), behind the ones that are here; this one stays as it is."""
+        shards = list(self._shards)
+        if shards and shards[-1].ntotal < SHARD_ROWS:
+            shards[-1] = _copy(shards[-1])
+        start = 0
+        while start < len(vectors):
+            if not shards or shards[-1].ntotal >= SHARD_ROWS:
+                shards.append(_copy(self._empty))
+            end = min(start + _ENCODED_AT_ONCE, start + SHARD_ROWS - int(shards[-1].ntotal), len(vectors))
+            shards[-1].add(_padded(vectors[start:end]))
+            start = end
+        return Sieve(tuple(shards), self._empty, self.trained_on)
 
     def emptied(self) -> Sieve:
         """A sieve of the same codes without rows."""
-        index = self._copy()
-        index.reset()
-        return Sieve(index, self.trained_on)
+        return Sieve((), self._empty, self.trained_on)
 
-    def _copy(self) -> faiss.IndexPQFastScan:
-        return cast(faiss.IndexPQFastScan, faiss.clone_index(self._index))
-
-    def candidates(self, probes: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
+    def candidates(self, probes: NDArray[np.float32], depth: int, team: Team) -> NDArray[np.int64]:
         """The rows most similar to each probe as far as the codes can tell.
 
         Args:
             probes: (n, d) float32.
             depth: at most `rows`.
+            team: helps to look through the shards.
 
         Returns:
             (n, depth) int64 rows, most similar first.
         """
-        _, rows = self._index.search(_padded(probes), depth)
-        return np.asarray(rows, dtype=np.int64)
+        padded = _padded(probes)
+        parts = team.run([partial(_search, shard, padded, depth) for shard in self._shards])
+        if len(parts) == 1:
+            return parts[0][1]
+        scores = np.concatenate([scores for scores, _ in parts], axis=1)
+        rows = np.concatenate([rows + number * SHARD_ROWS for number, (_, rows) in enumerate(parts)], axis=1)
+        if depth < scores.shape[1]:
+            best = np.argpartition(scores, -depth, axis=1)[:, -depth:]
+            scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.asarray(np.take_along_axis(rows, order, axis=1))
 
 
-def _padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _new_index(codes: int, values: int) -> faiss.IndexPQFastScan:
+    return faiss.IndexPQFastScan(codes * values, codes, 4, faiss.METRIC_INNER_PRODUCT)
+
+
+def _copy(index: faiss.IndexPQFastScan) -> faiss.IndexPQFastScan:
+    return cast(faiss.IndexPQFastScan, faiss.clone_index(index))
+
+
+def _search(
+    shard: faiss.IndexPQFastScan, probes: NDArray[np.float32], depth: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    scores, rows = shard.search(probes, min(depth, int(shard.ntotal)))
+    return scores, rows
+
+
+def _padded(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """With a zero behind each row of odd length, so that values pair up; products stay the same."""
     if vectors.shape[1] % _VALUES_PER_CODE == 0:
         return np.ascontiguousarray(vectors, dtype=np.float32)

@@ -204,7 +204,7 @@ def test_a_search_now_and_then_is_checked_against_an_exact_one(monkeypatch):
     blind = sifted_index(faces, on_check=checks.append, upkeep=jobs.append)
     jobs.clear()
     view = blind._view
-    monkeypatch.setattr(view.sieve, "candidates", lambda probes, depth: np.full((len(probes), depth), COUNT - 1))
+    monkeypatch.setattr(view.sieve, "candidates", lambda probes, depth, team: np.full((len(probes), depth), COUNT - 1))
     blind.search(probe, 1)
     jobs[0]()
     assert checks == [True, False]

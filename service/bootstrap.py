@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from service.cache import NullCache, RedisCache
 from service.calibration import ImpostorCurve
 from service.contract import ContractError, read_manifest, sha256_of_file
@@ -65,6 +67,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         exact_up_to=settings.gallery_exact_up_to,
         matrix=settings.gallery_matrix,
         on_recall=GALLERY_RECALL.set,
+        progress=_ProgressLog(),
     )
     stack.push_async_callback(gallery.close)
     cache = _cache(settings, network)
@@ -105,6 +108,18 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         dimension=network.dimension,
     )
     return Container(settings=settings, identity=identity, service=service, gallery=gallery)
+
+
+class _ProgressLog:
+    """Logs how far the indexes are built, at every tenth."""
+
+    def __init__(self) -> None:
+        self._next = 0.1
+
+    def __call__(self, done: int, total: int) -> None:
+        if done >= self._next * total:
+            structlog.get_logger().info("indexing faces from the database", done=done, total=total)
+            self._next = done // (total / 10) / 10 + 0.1
 
 
 def _cache(settings: Settings, network: OnnxNetwork) -> EmbeddingCache:

@@ -2,15 +2,15 @@
 
     python -m tests.load.folder --faces 1000000
 
-Everything goes through `EmbeddedGallery`, as in the service. Each start is a process of its own, so that its memory and
-its time are its own; the time counts from the launch of Python.
+Everything goes through `EmbeddedGallery`, as in the service. Starts are those of the whole service with the shipped
+networks, from the launch of Python to the first 200 of /health/ready.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,19 +20,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import numpy as np
 import typer
 from tqdm import tqdm
 
+from service.contract import read_manifest
+from service.demo import jpeg, load_portraits
 from service.domain import NewFace, PersonRecord
 from service.gallery.embedded import EmbeddedGallery
 from service.gallery.snapshot import INDEX_FOLDER
+from service.settings import Settings
 from tests.load.gallery import directions, near, resident_mib
 
-_SPACE = "sf1-load"
+# Of the shipped student, so that the service opens the folder too.
+_MANIFEST = read_manifest(Settings().embedder_path)
+_SPACE = str(_MANIFEST.space_id)
 _RECORDS_AT_ONCE = 4_096
-
-app = typer.Typer(help="Measure a data folder.")
 
 
 def opened(folder: Path, dimension: int) -> EmbeddedGallery:
@@ -128,28 +132,40 @@ async def search_under_change(gallery: EmbeddedGallery, seconds: float, dimensio
     return spent, f"{enrolments.done / seconds:.0f} enrolments/s and {deletions.done / seconds:.0f} deletions/s"
 
 
-@app.command()
-def start(folder: Path, dimension: int, started: float) -> None:
-    """One start: open, search, and print a line of JSON."""
+def served(folder: Path) -> tuple[float, float, float]:
+    """Run the service on the folder: seconds from launch to ready, and MiB resident then and after 300 requests."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(folder)]
+    url, launched = f"http://127.0.0.1:{port}", time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            assert process.poll() is None, "the service ended"
+            try:
+                if httpx.get(f"{url}/health/ready", timeout=5).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.02)
+        ready_s = time.perf_counter() - launched
+        at_start = resident_mib(process.pid)
+        pictures = [jpeg(portrait.pixels) for portrait in load_portraits()]
+        with httpx.Client(timeout=30) as client:
+            for number in range(300):
+                answer = client.post(
+                    f"{url}/identify",
+                    files={"image": pictures[number % 2]},
+                    data={"gallery": "g", "exact": number % 9 == 0},
+                )
+                assert answer.status_code == 200, answer.text
+        return ready_s, at_start, resident_mib(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
 
-    async def run() -> None:
-        gallery = opened(folder, dimension)
-        probe = directions(np.random.default_rng(3), 1, dimension)
-        await gallery.search("g", probe, 1)
-        typer.echo(json.dumps({"ready_s": time.time() - started, "rss_mib": resident_mib()}))
-        await gallery.close()
 
-    asyncio.run(run())
-
-
-def started(folder: Path, dimension: int) -> dict[str, float]:
-    """What `start` prints, run in a process of its own."""
-    command = [sys.executable, "-m", "tests.load.folder", "start", str(folder), str(dimension), repr(time.time())]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-
-
-@app.command()
-def measure(
+def main(
     faces: Annotated[int, typer.Option(min=1_000)] = 1_000_000,
     dimension: Annotated[int, typer.Option(min=64, max=1024)] = 128,
     seconds: Annotated[float, typer.Option(help="Of searches under change.")] = 30.0,
@@ -169,11 +185,15 @@ async def _measure(folder: Path, faces: int, dimension: int, seconds: float) -> 
     spent = await import_all(folder, faces, dimension)
     typer.echo(f"{faces} faces of {dimension} values, one a person")
     typer.echo(f"bulk import, committed {_RECORDS_AT_ONCE} at a time: {faces / spent:.0f} faces/s")
-    for name in ("from the snapshot", "from SQLite alone"):
-        if name == "from SQLite alone":
-            shutil.rmtree(folder / INDEX_FOLDER)
-        seen = started(folder, dimension)
-        typer.echo(f"gallery ready {name}: {seen['ready_s']:.1f} s, {seen['rss_mib']:.0f} MiB resident")
+    if dimension == _MANIFEST.dimension:
+        for name in ("a snapshot", "SQLite alone"):
+            if name == "SQLite alone":
+                shutil.rmtree(folder / INDEX_FOLDER)
+            ready_s, at_start, used = await asyncio.to_thread(served, folder)
+            typer.echo(
+                f"service ready from {name}: {ready_s:.1f} s, {at_start:.0f} MiB resident, "
+                f"{used:.0f} MiB after 300 requests, every ninth with exact=true"
+            )
     gallery = opened(folder, dimension)
     rng = np.random.default_rng(4)
     spent_s: list[float] = []
@@ -190,4 +210,4 @@ async def _measure(folder: Path, faces: int, dimension: int, seconds: float) -> 
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

@@ -41,9 +41,9 @@ def near(rng: np.random.Generator, rows: Vectors, cosine: float) -> Vectors:
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
 
 
-def resident_mib() -> float:
-    """Memory of this process that is in RAM, MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def resident_mib(process: int | str = "self") -> float:
+    """Memory of a process that is in RAM, mapped files included, MiB."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

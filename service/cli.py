@@ -134,7 +134,7 @@ def verify_gallery(data_dir: DataDir = None) -> None:
     console.print(
         f"{folder}: {found.galleries} galleries, {found.persons:,} persons, {found.faces:,} faces, "
         f"revision {found.revision}, "
-        + ("snapshots in use and not looked at" if found.snapshots is None else f"{found.snapshots} snapshots")
+        + ("snapshots not looked at" if found.snapshots is None else f"{found.snapshots} snapshots")
     )
     for finding in found.findings:
         console.print(f"[red]{escape(finding)}")

@@ -49,7 +49,7 @@ class Audit:
     """What an audit saw. Findings name galleries, and persons and faces by number; at most `MAX_FINDINGS` are kept.
 
     Attributes:
-        snapshots: of search indexes that were looked at; None where a service was using them.
+        snapshots: of search indexes that were looked at; None where the folder could not be had for that.
     """
 
     galleries: int
@@ -141,7 +141,8 @@ def _faulty_snapshots(
     """How many snapshots there are, None where they are in use, and what is wrong with them."""
     try:
         lock = FolderLock(folder)
-    except FolderInUse:
+    except (FolderInUse, StorageUnusable):
+        # Used by a service, or a copy that may only be read.
         return None, []
     with lock:
         names = [row[0] for row in connection.execute("SELECT name FROM galleries ORDER BY name")]

@@ -6,6 +6,7 @@ An addition is O(d) amortised, a removal O(log n). Memory is 4 d + d / 4 + 48 by
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,12 @@ _TAIL_ROWS = 8_192
 _REFIT_GROWTH = 8
 # Rows that a start may have to read from the store because no snapshot has them yet.
 _UNSAVED_ROWS = 32_768
+
+# Agreement with exact searches that the depth of sifted ones is steered to. A check that disagrees makes them half as
+# deep again; as many as may pass before the next one does bring them back (Robbins and Monro, 1951).
+_TARGET_AGREEMENT = 0.999
+_STEP = math.log(1.5)
+_DEEPEST = 8.0
 
 # At most this often a sifted search is repeated exactly, to know how well the sieve does on live probes.
 _CHECK_EVERY_S = 1.0
@@ -66,7 +73,8 @@ class FaceIndex:
         capacity: rows to make room for at once.
         deepest_fetch: candidates a probe after which an exact search stops widening and looks at everything instead.
         sieve_from: rows from which on a sieve is used; fewer than `sieve.FEWEST_ROWS` are never sifted.
-        on_check: told of a sifted search that upkeep repeated exactly, whether the first face was the same.
+        on_check: told of a sifted search that upkeep repeated exactly, whether the first face was the same; such checks
+            also steer how deep sifted searches go.
         upkeep: runs the upkeep; without it, it is done only when `tend` is called. An attribute too, for an index
             that is filled first and looked after later.
         team: helps a search that is alone; without one, it uses one core.
@@ -94,6 +102,7 @@ class FaceIndex:
         self.upkeep = upkeep
         self._on_check = on_check
         self._next_check_s = 0.0
+        self._caution = 1.0
         self._team = team or Team(0)
         self._home = home
         # Columns, rows and codes of the last snapshot.
@@ -247,7 +256,7 @@ class FaceIndex:
                 found.extend(search_exactly(view, some, top_k, deepest_fetch=self._deepest_fetch))
             else:
                 with self._team.searching():
-                    found.extend(search_sifted(view, some, top_k, self._team))
+                    found.extend(search_sifted(view, some, top_k, self._team, caution=self._caution))
         if not exact and view.sieve is not None and len(probes):
             self._have_checked(view, probes[0], found[0])
         return found, view.live
@@ -270,7 +279,9 @@ class FaceIndex:
         def check() -> None:
             (exact,) = search_exactly(view, probe[np.newaxis], 1)
             # Of faces at the same cosine either is right; less is found only of faces blanked in the meantime.
-            on_check(exact[0].similarity <= hits[0].similarity)
+            agrees = exact[0].similarity <= hits[0].similarity
+            self._steer(agrees)
+            on_check(agrees)
 
         self.upkeep(check)
 
@@ -281,6 +292,12 @@ class FaceIndex:
             known = self._saved == (self._kept, view.rows, view.sieve.trained_on if view.sieve else 0)
             if self._home is not None and view.sieve is not None and not known:
                 self._save(view)
+
+    def _steer(self, agrees: bool) -> None:
+        """Search deeper or less deep, so that in the long run the target share of checks agrees."""
+        odds = _TARGET_AGREEMENT / (1 - _TARGET_AGREEMENT)
+        factor = math.exp(-_STEP / odds if agrees else _STEP)
+        self._caution = min(max(self._caution * factor, 1.0), _DEEPEST)
 
     def _ask_for_upkeep(self) -> None:
         """Have the upkeep run if there is any and it is not about to."""

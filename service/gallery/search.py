@@ -63,11 +63,13 @@ def _scan(
     return best.D, best.I
 
 
-def search_sifted(view: View, probes: NDArray[np.float32], top_k: int, team: Team) -> list[list[Hit]]:
+def search_sifted(
+    view: View, probes: NDArray[np.float32], top_k: int, team: Team, *, caution: float = 1.0
+) -> list[list[Hit]]:
     """Candidates by the sieve and by a scan of the rows behind it, then exact scores.
 
     The sieve looks again, deeper, where it is in doubt about the first place. Where one or a few persons fill the
-    candidates, so that others have no room, the search is exact.
+    candidates, so that others have no room, the search is exact. With `caution` it looks so many times deeper.
     """
     assert view.sieve is not None
     found: list[list[Hit]] = [[] for _ in range(len(probes))]
@@ -76,7 +78,7 @@ def search_sifted(view: View, probes: NDArray[np.float32], top_k: int, team: Tea
     unsettled = list(range(len(probes)))
     # Removed rows take up candidates until the upkeep has taken them out.
     crowd = min(view.rows / view.live, 4.0)
-    first = int(crowd * max(_SIFTED, _SIFTED_A_PERSON * top_k))
+    first = int(caution * crowd * max(_SIFTED, _SIFTED_A_PERSON * top_k))
     for wanted, last in ((first, False), (_DEEPER * first, True)):
         depth = min(wanted, view.sieve.rows)
         sifted = view.sieve.candidates(probes[unsettled], depth, team)

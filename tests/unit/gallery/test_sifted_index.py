@@ -208,3 +208,35 @@ def test_a_search_now_and_then_is_checked_against_an_exact_one(monkeypatch):
     blind.search(probe, 1)
     jobs[0]()
     assert checks == [True, False]
+
+
+def test_searches_go_deeper_when_checks_disagree_and_come_back(monkeypatch):
+    index = sifted_index(people(np.random.default_rng(8)))
+    depths = []
+    view = index._view
+
+    def candidates(probes, depth, team):
+        depths.append(depth)
+        return np.tile(np.arange(depth), (len(probes), 1))
+
+    monkeypatch.setattr(view.sieve, "candidates", candidates)
+
+    def depth() -> int:
+        depths.clear()
+        index.search(view.vectors[:1].copy(), 1)
+        return depths[0]
+
+    usual = depth()
+    index._steer(agrees=False)
+    assert depth() == int(1.5 * usual)
+    for _ in range(50):
+        index._steer(agrees=False)
+    assert depth() == min(8 * usual, view.sieve.rows)
+    # One in a thousand may disagree: so long it takes to forget one that did.
+    index._caution = 1.5
+    for _ in range(998):
+        index._steer(agrees=True)
+    assert 1 < index._caution < 1.001
+    for _ in range(5):
+        index._steer(agrees=True)
+    assert depth() == usual

@@ -65,6 +65,7 @@ def run(
     seconds: Annotated[float, typer.Option(min=0.1, help="To time a structure's searches for, each of three.")] = 30.0,
     skip_build_over_s: Annotated[float, typer.Option(help="Leave out builds estimated to take longer.")] = 3_600.0,
     give_up_after_s: Annotated[float, typer.Option(help="End a measurement that takes longer.")] = 14_400.0,
+    again: Annotated[bool, typer.Option(help="Measure also what has a result; the new one counts.")] = False,
     plot: Plot = None,
 ) -> None:
     """Measure what is missing in the file, then print the tables."""
@@ -80,6 +81,7 @@ def run(
         out,
         skip_build_over_s=skip_build_over_s,
         give_up_after_s=give_up_after_s,
+        again=again,
         tell=lambda line: typer.echo(line, err=True),
     )
     render(out, plot)

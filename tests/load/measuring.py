@@ -20,6 +20,11 @@ GOOD_AGREEMENT = 0.999
 _WARM_UP = 20
 _FEWEST_TIMED = 50
 _PROBES_A_BATCH = 1_000
+# A process that had a core for less of its time than this waited for others, or the machine stood still. Building
+# may wait for the disk, but seconds are needed before a share of them says anything.
+_BUSY_BUILDING = 0.7
+_BUSY_SEARCHING = 0.9
+_TELLING_S = 1.0
 
 
 class Job(NamedTuple):
@@ -54,6 +59,18 @@ class Job(NamedTuple):
         """File name of the exact answers, the same for all structures."""
         probes = self.probes + self.tuning_probes
         return f"{self.data}-{self.dimension}-{self.size}-{probes}-{self.seed}.npz"
+
+
+def disturbed(record: dict[str, Any]) -> list[str]:
+    """Which figures of a record, `build` or `search`, something else on the machine has spoilt."""
+    if record["status"] != "ok":
+        return []
+    figures = []
+    if record["build_s"] > _TELLING_S and record["build_busy"] < _BUSY_BUILDING:
+        figures.append("build")
+    if record["single_busy"] < _BUSY_SEARCHING:
+        figures.append("search")
+    return figures
 
 
 def prepare(job: Job, folder: Path) -> None:
@@ -100,14 +117,15 @@ def _built(structure: Structure, rows: Rows, job: Job) -> dict[str, Any]:
     machine.forget_peak()
     base_mib = machine.peak_mib()
     rows.drawn_s = 0.0
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     structure.build(rows, job.threads)
-    build_s = time.perf_counter() - started - rows.drawn_s
+    elapsed_s, busy_s = time.perf_counter() - started, time.process_time() - busy
     peak_mib = machine.peak_mib()
     structure.search(rows.sample(_WARM_UP), 1, job.threads)
     after = machine.resident_mib()
     return {
-        "build_s": build_s,
+        "build_s": elapsed_s - rows.drawn_s,
+        "build_busy": busy_s / elapsed_s,
         "memory_mib": after["anonymous"] - before["anonymous"],
         "file_mib": after["file"] - before["file"],
         "peak_mib": peak_mib - base_mib,
@@ -130,7 +148,8 @@ def _single(structure: Structure, asked: Truth, seconds: float) -> dict[str, Any
     with machine.one_core():
         for probe in asked.probes[:_WARM_UP]:
             structure.search(probe[np.newaxis], 1, 1)
-        deadline = time.perf_counter() + seconds
+        began, busy = time.perf_counter(), time.process_time()
+        deadline = began + seconds
         for probe in asked.probes:
             started = time.perf_counter()
             structure.search(probe[np.newaxis], 1, 1)
@@ -138,8 +157,9 @@ def _single(structure: Structure, asked: Truth, seconds: float) -> dict[str, Any
             spent_ms.append((ended - started) * 1e3)
             if ended > deadline and len(spent_ms) >= _FEWEST_TIMED:
                 break
+        single_busy = (time.process_time() - busy) / (time.perf_counter() - began)
     p50, p99 = np.percentile(spent_ms, [50, 99])
-    return {"p50_ms": float(p50), "p99_ms": float(p99), "timed": len(spent_ms)}
+    return {"p50_ms": float(p50), "p99_ms": float(p99), "timed": len(spent_ms), "single_busy": single_busy}
 
 
 def _all_cores(structure: Structure, asked: Truth, job: Job) -> dict[str, Any]:
@@ -155,7 +175,7 @@ def _all_cores(structure: Structure, asked: Truth, job: Job) -> dict[str, Any]:
         batches = [asked.probes[start : start + _PROBES_A_BATCH] for start in range(0, job.probes, _PROBES_A_BATCH)]
         few = np.array_split(asked.probes, max(1, job.probes // (16 * job.threads)))
         return {
-            "batch_qps": _rate(batches, job.seconds, lambda batch: together(batch)),
+            "batch_qps": _rate(batches, job.seconds, together),
             "threads_qps": _rate(few, job.seconds, lambda some: list(pool.map(alone, some))),
         }
 

@@ -29,6 +29,7 @@ def run(
     *,
     skip_build_over_s: float,
     give_up_after_s: float,
+    again: bool,
     tell: Callable[[str], None],
 ) -> None:
     """Measure what `out` has no result for.
@@ -38,6 +39,7 @@ def run(
         out: file of records to carry on.
         skip_build_over_s: estimated build times above this are recorded as skipped.
         give_up_after_s: for one measurement.
+        again: measure what has a result as well; the new one takes its place.
         tell: what to do with a line about progress.
     """
     folder = out.with_suffix(".truth")
@@ -45,7 +47,7 @@ def run(
     for job in jobs:
         records = read(out)
         done = {key(record) for record in records if record["status"] == "ok"}
-        if key(job._asdict()) in done:
+        if key(job._asdict()) in done and not again:
             continue
         name = f"{job.structure}, {job.size:,} x {job.dimension}, {job.data}"
         estimate_s = estimated_build_s(records, job)

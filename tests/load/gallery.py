@@ -1,8 +1,8 @@
 """How fast, how large and how right our index and its peers are: one run, one machine, the same galleries and probes.
 
-    python -m tests.load.gallery run --out build/bench-gallery.jsonl
-    python -m tests.load.gallery run --variants --out build/bench-gallery-variants.jsonl
-    python -m tests.load.gallery render --out build/bench-gallery.jsonl --plot build/bench-gallery.svg
+    python -m tests.load.gallery run --out runs/bench-gallery.jsonl
+    python -m tests.load.gallery run --variants --out runs/bench-gallery-variants.jsonl
+    python -m tests.load.gallery render --out runs/bench-gallery.jsonl --plot runs/bench-gallery.svg
 
 `run` adds a line to the file for every measurement and leaves out those that are there, so it can be stopped and
 started again. `render` prints the tables of what has been measured so far.
@@ -30,7 +30,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 
 Out = Annotated[Path, typer.Option(help="File of JSON lines, one a measurement.")]
 Plot = Annotated[Path | None, typer.Option(help="Picture of speed and agreement to write, .svg or .png.")]
-_OUT = Path("build/bench-gallery.jsonl")
+_OUT = Path("runs/bench-gallery.jsonl")
 
 
 def _names(text: str, known: tuple[str, ...], what: str) -> list[str]:

@@ -7,11 +7,9 @@ import gc
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-
-_MIB = 2**20
 
 
 def cores() -> int:
@@ -21,16 +19,14 @@ def cores() -> int:
 
 def described() -> dict[str, object]:
     """Processor, cores, memory and Python, for the record."""
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"processor": model, "memory_gib": round(memory / 2**30), "python": platform.python_version()}
+    return {
+        "processor": next(models, platform.machine()),
+        "memory_gib": round(memory / 2**30),
+        "python": platform.python_version(),
+    }
 
 
 def version(package: str) -> str | None:
@@ -47,10 +43,9 @@ def resident_mib() -> dict[str, float]:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     lines = Path("/proc/self/status").read_text().splitlines()
-    sizes = {
-        name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "Rss" in name
-    }
-    return {"anonymous": (sizes["RssAnon"] + sizes["RssShmem"]) / _MIB, "file": sizes["RssFile"] / _MIB}
+    fields = (line.partition(":") for line in lines if line.startswith("Rss"))
+    kib = {name: int(rest.split()[0]) for name, _, rest in fields}
+    return {"anonymous": (kib["RssAnon"] + kib["RssShmem"]) / 1024, "file": kib["RssFile"] / 1024}
 
 
 def peak_mib() -> float:
@@ -60,8 +55,9 @@ def peak_mib() -> float:
 
 
 def forget_peak() -> None:
-    """Start `peak_mib` anew."""
-    Path("/proc/self/clear_refs").write_text("5")
+    """Start `peak_mib` anew, where that is allowed; elsewhere the peak is the process's own."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 @contextmanager

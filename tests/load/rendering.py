@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from tests.load.measuring import GOOD_AGREEMENT, disturbed
 from tests.load.records import Record
 from tests.load.structures import STRUCTURES
 
@@ -45,9 +46,9 @@ def tables(records: list[Record]) -> str:
 
 def _machines(records: list[Record]) -> str:
     seen = {
-        f"{machine['processor']}, {record['threads']} cores used, {machine['memory_gib']} GiB, Python {machine['python']}"
+        f"{here['processor']}, {record['threads']} core(s) used, {here['memory_gib']} GiB, Python {here['python']}"
         for record in records
-        for machine in [record["machine"]]
+        for here in [record["machine"]]
     }
     warning = "" if len(seen) == 1 else "\n\n**These records come from different machines or settings.**"
     return "Machine: " + "; ".join(sorted(seen)) + "." + warning
@@ -55,19 +56,20 @@ def _machines(records: list[Record]) -> str:
 
 def _versions(records: list[Record]) -> str:
     seen = {(package, version) for record in records for package, version in record.get("versions", {}).items()}
-    return (
-        "Versions: " + ", ".join(f"{package} {version or 'not installed'}" for package, version in sorted(seen)) + "."
-    )
+    # Sorted by their text: a version may be None.
+    named = sorted(f"{package} {version or 'not installed'}" for package, version in seen)
+    return f"Versions: {', '.join(named)}."
 
 
 def _explained(records: list[Record]) -> str:
     probes = "/".join(str(count) for count in sorted({record["probes"] for record in records}))
     return (
-        f"{probes} probes for each figure. p50, p99: one probe at a time, the process on one core. Queries/s: all cores, "
-        "the better of one batch and of single probes from as many threads. Same first face: as similar as the exact "
-        "search's. Memory: growth of the process while building, vectors included. Graphs: M 32, efConstruction 200 "
-        "(Milvus Lite: its own); a setting is the smallest of its ladder that agrees for 99.9 % of other probes, "
-        "`!` where none did."
+        f"{probes} probes for each figure. p50, p99: one probe at a time, the process on one core. "
+        "Queries/s: all cores, the better of one batch and of single probes from as many threads. "
+        "Same first face: as similar as the exact search's. "
+        "Memory: growth of the process while building, vectors included. "
+        "Graphs: M 32, efConstruction 200 (Milvus Lite: its own). Setting: the smallest of its ladder that agrees for "
+        "99.9 % of other probes, `!` where none did."
     )
 
 
@@ -98,7 +100,7 @@ def _memory(record: Record) -> str:
 def _setting(record: Record) -> str:
     if record["effort"] is None:
         return ""
-    reached = max(record["efforts_tried"].values()) >= 0.999
+    reached = max(record["efforts_tried"].values()) >= GOOD_AGREEMENT
     return f"{record['effort']}{'' if reached else ' !'}"
 
 
@@ -112,6 +114,12 @@ def _notes(group: list[Record]) -> str:
     notes.extend(
         f"{STRUCTURES[record['structure']].title}: similarities are off by up to {record['score_error']:.1e}."
         for record in off
+    )
+    notes.extend(
+        f"**{STRUCTURES[record['structure']].title.replace('*', '')}: something else held the processor "
+        f"({' and '.join(disturbed(record))}); measure again.**"
+        for record in done.values()
+        if disturbed(record)
     )
     short = [record for record in done.values() if record["timed"] < record["probes"]]
     notes.extend(
@@ -142,22 +150,27 @@ def plot(records: list[Record], path: Path) -> None:
         here = [record for record in done if (record["data"], record["dimension"]) == (data, dimension)]
         size = max(record["size"] for record in here)
         here = [record for record in here if record["size"] == size]
-        most = max(max(record["memory_mib"] for record in here), 1.0)
+        most = max(1.0, *(record["memory_mib"] for record in here))
         for record in here:
             missed = 1 - record["agreement"]
             speed = 1e3 / record["p50_ms"]
             colour = colours[order.index(record["structure"]) % len(colours)]
             area = 40 + 500 * max(record["memory_mib"], 0) / most
             axis.scatter(missed, speed, s=area, color=colour, alpha=0.75, edgecolors="black", linewidths=0.5)
-            title = STRUCTURES[record["structure"]].title.replace("*", "")
-            axis.annotate(title, (missed, speed), xytext=(6, 6), textcoords="offset points", fontsize=7)
-        axis.set_xscale("symlog", linthresh=1 / max(record["probes"] for record in here))
-        axis.set_xlim(left=-0.2 / max(record["probes"] for record in here))
-        axis.invert_xaxis()
+        # One probe is the least that can differ: zero lies one such step beside it.
+        step = 1 / max(record["probes"] for record in here)
+        axis.set_xscale("symlog", linthresh=step)
+        axis.set_xlim(1, -step)
         axis.set_yscale("log")
         axis.set_xlabel("share of probes with another first face than the exact search")
         axis.set_ylabel("searches a second, one probe at a time, one core")
         axis.set_title(f"{size:,} faces of {dimension} values, {data}\nlargest mark: {most:,.0f} MiB", fontsize=10)
         axis.grid(visible=True, which="major", alpha=0.3)
+    shown = sorted({record["structure"] for record in done}, key=order.index)
+    marks = [
+        plt.Line2D([], [], marker="o", linestyle="", color=colours[order.index(name) % len(colours)]) for name in shown
+    ]
+    titles = [STRUCTURES[name].title.replace("*", "") for name in shown]
+    figure.legend(marks, titles, loc="outside lower center", ncols=min(len(shown), 7), frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

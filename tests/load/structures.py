@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     """A structure by name.
 
     Attributes:
-        title: what tables call it; `{half}` and the like stand for shares of the dimension.
+        title: what tables call it.
         module: where its class is; imported in the measuring process alone.
         make: name of the class or function in that module.
         arguments: for it.

@@ -9,6 +9,7 @@ networks, from the launch of Python to the first 200 of /health/ready.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -31,12 +32,30 @@ from service.domain import NewFace, PersonRecord
 from service.gallery.embedded import EmbeddedGallery
 from service.gallery.snapshot import INDEX_FOLDER
 from service.settings import Settings
-from tests.load.gallery import directions, near, resident_mib
+from tests.load.embedding_model import Vectors
 
 # Of the shipped student, so that the service opens the folder too.
 _MANIFEST = read_manifest(Settings().embedder_path)
 _SPACE = str(_MANIFEST.space_id)
 _RECORDS_AT_ONCE = 4_096
+
+
+def directions(rng: np.random.Generator, count: int, dimension: int) -> Vectors:
+    """(count, dimension) float32, unit length, every direction as likely."""
+    drawn = rng.standard_normal((count, dimension), dtype=np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def near(rng: np.random.Generator, rows: Vectors, cosine: float) -> Vectors:
+    """Unit vectors at about this cosine to the rows."""
+    moved = cosine * rows + (1 - cosine**2) ** 0.5 * directions(rng, *rows.shape)
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
+
+
+def resident_mib(process: int) -> float:
+    """Memory of a process that is in RAM, mapped files included, MiB."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def opened(folder: Path, dimension: int) -> EmbeddedGallery:

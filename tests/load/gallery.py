@@ -1,103 +1,113 @@
-"""How fast one process searches a large gallery, and how often it agrees with an exact search.
+"""How fast, how large and how right our index and its peers are: one run, one machine, the same galleries and probes.
 
-    python -m tests.load.gallery --faces 1000000 --dimension 128
+    python -m tests.load.gallery run --out runs/bench-gallery.jsonl
+    python -m tests.load.gallery run --variants --out runs/bench-gallery-variants.jsonl
+    python -m tests.load.gallery render --out runs/bench-gallery.jsonl --plot runs/bench-gallery.svg
 
-Faces are unit vectors: `isotropic` ones, with probes at a given cosine to their mates, are the hard case, since nobody
-is near anybody; `clustered` ones come several a person, closer to how a network's embeddings lie.
+`run` adds a line to the file for every measurement and leaves out those that are there, so it can be stopped and
+started again. `render` prints the tables of what has been measured so far.
 """
 
 from __future__ import annotations
 
-import os
-import time
+import json
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import faiss
-import numpy as np
 import typer
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from service.gallery.index import FaceIndex, search_on_one_core
+from tests.load import machine
+from tests.load.drawing import DATA
+from tests.load.measuring import Job, measure, prepare
+from tests.load.records import read
+from tests.load.rendering import plot as draw
+from tests.load.rendering import tables
+from tests.load.running import run as run_jobs
+from tests.load.structures import PEERS, STRUCTURES, VARIANTS
 
-Vectors = NDArray[np.float32]
-_DRAWN_AT_ONCE = 65_536
-_FACES_A_PERSON = 4
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
-
-def directions(rng: np.random.Generator, count: int, dimension: int) -> Vectors:
-    """(count, dimension) float32, unit length, every direction as likely."""
-    rows = np.empty((count, dimension), dtype=np.float32)
-    for start in range(0, count, _DRAWN_AT_ONCE):
-        drawn = rng.standard_normal((min(_DRAWN_AT_ONCE, count - start), dimension), dtype=np.float32)
-        rows[start : start + len(drawn)] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-    return rows
+Out = Annotated[Path, typer.Option(help="File of JSON lines, one a measurement.")]
+Plot = Annotated[Path | None, typer.Option(help="Picture of speed and agreement to write, .svg or .png.")]
+_OUT = Path("runs/bench-gallery.jsonl")
 
 
-def near(rng: np.random.Generator, rows: Vectors, cosine: float) -> Vectors:
-    """Unit vectors at about this cosine to the rows."""
-    moved = cosine * rows + (1 - cosine**2) ** 0.5 * directions(rng, *rows.shape)
-    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
+def _names(text: str, known: tuple[str, ...], what: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise typer.BadParameter(f"{what} are {', '.join(known)}")
+    return names
 
 
-def resident_mib(process: int | str = "self") -> float:
-    """Memory of a process that is in RAM, mapped files included, MiB."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _numbers(text: str, least: int) -> list[int]:
+    try:
+        numbers = sorted({int(part.replace("_", "")) for part in text.split(",")})
+    except ValueError as error:
+        raise typer.BadParameter("numbers with commas between them") from error
+    if numbers[0] < least:
+        raise typer.BadParameter(f"{least:,} at least")
+    return numbers
 
 
-def timed(index: FaceIndex, probes: Vectors, *, exact: bool) -> tuple[list[str], NDArray[np.float64]]:
-    """The first face of every probe, and milliseconds of every single search."""
-    first, spent = [], []
-    for probe in tqdm(probes, desc="exact" if exact else "sifted", leave=False):
-        started = time.perf_counter()
-        (hits,), _ = index.search(probe[np.newaxis], 1, exact=exact)
-        spent.append((time.perf_counter() - started) * 1e3)
-        first.append(hits[0].face_id)
-    return first, np.array(spent)
-
-
-def main(
-    faces: Annotated[int, typer.Option(min=20_001)] = 1_000_000,
-    dimension: Annotated[int, typer.Option(min=64, max=1024)] = 128,
-    data: Annotated[Literal["isotropic", "clustered"], typer.Option()] = "isotropic",
-    cosine: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of a probe to its mate.")] = 0.5,
-    probes: Annotated[int, typer.Option(min=10)] = 2_000,
-    exact_probes: Annotated[int, typer.Option(min=10, help="Single exact searches that are timed.")] = 200,
+@app.command()
+def run(
+    out: Out = _OUT,
+    sizes: Annotated[str, typer.Option(help="Faces of a gallery.")] = "10000,100000,1000000",
+    dimensions: Annotated[str, typer.Option(help="Values of an embedding, multiples of 128.")] = "128,512",
+    structures: Annotated[str, typer.Option(help=f"Of {', '.join(STRUCTURES)}; by default the peers.")] = "",
+    variants: Annotated[bool, typer.Option(help="The codes we could have chosen instead of the peers.")] = False,
+    data: Annotated[str, typer.Option(help=f"Of {', '.join(DATA)}.")] = ",".join(DATA),
+    probes: Annotated[int, typer.Option(min=100)] = 2_000,
+    tuning_probes: Annotated[int, typer.Option(min=100, help="Others, to choose settings by.")] = 1_000,
+    threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = machine.cores(),
+    seconds: Annotated[float, typer.Option(min=0.1, help="To time a structure's searches for, each of three.")] = 30.0,
+    skip_build_over_s: Annotated[float, typer.Option(help="Leave out builds estimated to take longer.")] = 3_600.0,
+    give_up_after_s: Annotated[float, typer.Option(help="End a measurement that takes longer.")] = 14_400.0,
+    again: Annotated[bool, typer.Option(help="Measure also what has a result; the new one counts.")] = False,
+    plot: Plot = None,
 ) -> None:
-    """Fill an index, search it one probe at a time on one core, and print what was measured."""
-    rng = np.random.default_rng(0)
-    persons = np.arange(faces) if data == "isotropic" else np.arange(faces) // _FACES_A_PERSON
-    rows = directions(rng, faces, dimension)
-    if data == "clustered":
-        rows = near(rng, directions(rng, int(persons[-1]) + 1, dimension)[persons], 0.7)
-    queries = near(rng, rows[rng.integers(0, faces, probes)], cosine)
-    base_mib = resident_mib()
-    index = FaceIndex(dimension, capacity=faces)
-    started = time.perf_counter()
-    for start in tqdm(range(0, faces, _DRAWN_AT_ONCE), desc="adding", leave=False):
-        keys = np.arange(start, min(start + _DRAWN_AT_ONCE, faces))
-        index.add(keys, persons[keys], [f"f-{key}" for key in keys.tolist()], rows[keys])
-    added_s = time.perf_counter() - started
-    index.tend()
-    fitted_s = time.perf_counter() - started - added_s
-    search_on_one_core()
-    timed(index, queries[:20], exact=False)
-    first, sifted_ms = timed(index, queries, exact=False)
-    few, exact_ms = timed(index, queries[:exact_probes], exact=True)
-    truth, _ = index.search(queries, 1, exact=True)
-    agree = np.mean([one == hits[0].face_id for one, hits in zip(first, truth, strict=True)])
-    assert few == [hits[0].face_id for hits in truth[:exact_probes]]
-    typer.echo(f"{faces} faces of {dimension} values, {data}, probes at cosine {cosine}; faiss {faiss.__version__}")
-    typer.echo(f"adding {added_s:.1f} s, fitting and encoding {fitted_s:.1f} s, {resident_mib() - base_mib:.0f} MiB")
-    medians = []
-    for name, spent in (("sifted", sifted_ms), ("exact", exact_ms)):
-        p50, p99 = np.percentile(spent, [50, 99])
-        medians.append(p50)
-        typer.echo(f"{name}, one core: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
-    typer.echo(f"{medians[1] / medians[0]:.1f} times faster; the first face is the exact search's for {agree:.4f}")
+    """Measure what is missing in the file, then print the tables."""
+    wanted = _names(structures, tuple(STRUCTURES), "structures") if structures else VARIANTS if variants else PEERS
+    jobs = [
+        Job(name, kind, dimension, size, probes, tuning_probes, threads, seconds)
+        for size, dimension, kind, name in product(
+            _numbers(sizes, 1_000), _numbers(dimensions, 128), _names(data, DATA, "data"), wanted
+        )
+    ]
+    run_jobs(
+        jobs,
+        out,
+        skip_build_over_s=skip_build_over_s,
+        give_up_after_s=give_up_after_s,
+        again=again,
+        tell=lambda line: typer.echo(line, err=True),
+    )
+    render(out, plot)
+
+
+@app.command()
+def render(out: Out = _OUT, plot: Plot = None) -> None:
+    """Print the tables of what has been measured so far."""
+    records = read(out)
+    typer.echo(tables(records))
+    if plot is not None:
+        draw(records, plot)
+
+
+@app.command("prepare", hidden=True)
+def prepare_one(job: str, folder: Path) -> None:
+    """Find the exact answers for one gallery."""
+    prepare(Job(**json.loads(job)), folder)
+    typer.echo("{}")
+
+
+@app.command("measure", hidden=True)
+def measure_one(job: str, folder: Path) -> None:
+    """Measure one structure, and print the record as the last line."""
+    typer.echo(json.dumps(measure(Job(**json.loads(job)), folder)))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

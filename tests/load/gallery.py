@@ -60,7 +60,7 @@ def run(
     variants: Annotated[bool, typer.Option(help="The codes we could have chosen instead of the peers.")] = False,
     data: Annotated[str, typer.Option(help=f"Of {', '.join(DATA)}.")] = ",".join(DATA),
     probes: Annotated[int, typer.Option(min=100)] = 2_000,
-    tuning_probes: Annotated[int, typer.Option(min=100, help="Others, to choose settings by.")] = 1_000,
+    tuning_probes: Annotated[int, typer.Option(min=100, help="Others, to choose settings by.")] = 4_000,
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = machine.cores(),
     seconds: Annotated[float, typer.Option(min=0.1, help="To time a structure's searches for, each of three.")] = 30.0,
     skip_build_over_s: Annotated[float, typer.Option(help="Leave out builds estimated to take longer.")] = 3_600.0,

@@ -23,7 +23,7 @@ _PROBES_A_BATCH = 1_000
 # A process that had a core for less of its time than this waited for others, or the machine stood still. Building
 # may wait for the disk, but seconds are needed before a share of them says anything.
 _BUSY_BUILDING = 0.7
-_BUSY_SEARCHING = 0.9
+_BUSY_SEARCHING = 0.95
 _TELLING_S = 1.0
 
 

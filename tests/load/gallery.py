@@ -30,6 +30,8 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 
 Out = Annotated[Path, typer.Option(help="File of JSON lines, one a measurement.")]
 Plot = Annotated[Path | None, typer.Option(help="Picture of speed and agreement to write, .svg or .png.")]
+# The rest is for the system and whoever else is there.
+_MEMORY_GIB = 0.8 * machine.memory_gib()
 _OUT = Path("runs/bench-gallery.jsonl")
 
 
@@ -60,11 +62,12 @@ def run(
     variants: Annotated[bool, typer.Option(help="The codes we could have chosen instead of the peers.")] = False,
     data: Annotated[str, typer.Option(help=f"Of {', '.join(DATA)}.")] = ",".join(DATA),
     probes: Annotated[int, typer.Option(min=100)] = 2_000,
-    tuning_probes: Annotated[int, typer.Option(min=100, help="Others, to choose settings by.")] = 1_000,
+    tuning_probes: Annotated[int, typer.Option(min=100, help="Others, to choose settings by.")] = 4_000,
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = machine.cores(),
     seconds: Annotated[float, typer.Option(min=0.1, help="To time a structure's searches for, each of three.")] = 30.0,
     skip_build_over_s: Annotated[float, typer.Option(help="Leave out builds estimated to take longer.")] = 3_600.0,
     give_up_after_s: Annotated[float, typer.Option(help="End a measurement that takes longer.")] = 14_400.0,
+    memory_limit_gib: Annotated[float, typer.Option(help="Fail a measurement that wants more.")] = _MEMORY_GIB,
     again: Annotated[bool, typer.Option(help="Measure also what has a result; the new one counts.")] = False,
     plot: Plot = None,
 ) -> None:
@@ -81,6 +84,7 @@ def run(
         out,
         skip_build_over_s=skip_build_over_s,
         give_up_after_s=give_up_after_s,
+        memory_limit_gib=memory_limit_gib,
         again=again,
         tell=lambda line: typer.echo(line, err=True),
     )

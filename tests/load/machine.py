@@ -17,14 +17,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def memory_gib() -> float:
+    """Memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
 def described() -> dict[str, object]:
     """Processor, cores, memory and Python, for the record."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": next(models, platform.machine()),
-        "memory_gib": round(memory / 2**30),
+        "memory_gib": round(memory_gib()),
         "python": platform.python_version(),
     }
 

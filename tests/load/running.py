@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ def run(
     *,
     skip_build_over_s: float,
     give_up_after_s: float,
+    memory_limit_gib: float,
     again: bool,
     tell: Callable[[str], None],
 ) -> None:
@@ -39,6 +41,7 @@ def run(
         out: file of records to carry on.
         skip_build_over_s: estimated build times above this are recorded as skipped.
         give_up_after_s: for one measurement.
+        memory_limit_gib: for one measurement, which fails beyond it.
         again: measure what has a result as well; the new one takes its place.
         tell: what to do with a line about progress.
     """
@@ -52,21 +55,21 @@ def run(
         name = f"{job.structure}, {job.size:,} x {job.dimension}, {job.data}"
         estimate_s = estimated_build_s(records, job)
         if estimate_s is not None and estimate_s > skip_build_over_s:
-            tell(f"{name}: skipped: estimated {estimate_s / 60:.0f} min")
-            append(out, _without_result(job, "skipped", f"estimated {estimate_s / 60:.0f} min to build"))
+            tell(f"{name}: skipped: estimated {estimate_s / 60:.1f} min")
+            append(out, _without_result(job, "skipped", f"estimated {estimate_s / 60:.1f} min to build"))
             continue
         tell(f"{name} ..." if estimate_s is None else f"{name}, building takes about {estimate_s:.0f} s ...")
         started = time.monotonic()
-        record = _measured(job, folder, give_up_after_s)
+        record = _measured(job, folder, give_up_after_s, int(memory_limit_gib * 2**30))
         append(out, record)
         tell(f"{name}: {record['status']} after {time.monotonic() - started:.0f} s {record.get('detail', '')}")
 
 
-def _measured(job: Job, folder: Path, give_up_after_s: float) -> Record:
+def _measured(job: Job, folder: Path, give_up_after_s: float, limit_bytes: int) -> Record:
     try:
         if not (folder / job.truth_name()).exists():
-            _child("prepare", job, folder, _PREPARING_S)
-        return {**_child("measure", job, folder, give_up_after_s), "machine": machine.described()}
+            _child("prepare", job, folder, _PREPARING_S, limit_bytes)
+        return {**_child("measure", job, folder, give_up_after_s, limit_bytes), "machine": machine.described()}
     except Failed as failure:
         return _without_result(job, "failed", str(failure))
 
@@ -75,7 +78,7 @@ def _without_result(job: Job, status: str, detail: str) -> Record:
     return {**job._asdict(), "status": status, "detail": detail, "machine": machine.described()}
 
 
-def _child(command: str, job: Job, folder: Path, limit_s: float) -> Record:
+def _child(command: str, job: Job, folder: Path, limit_s: float, limit_bytes: int) -> Record:
     """What a process says in its last line.
 
     Raises:
@@ -94,6 +97,8 @@ def _child(command: str, job: Job, folder: Path, limit_s: float) -> Record:
                 env=environment,
                 cwd=_REPOSITORY,
                 check=False,
+                # A process that fills the machine would take others down with it.
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes)),
             )
         except subprocess.TimeoutExpired as late:
             raise Failed(f"given up after {limit_s / 60:.0f} min") from late

@@ -122,6 +122,7 @@ def test_a_measurement_from_drawing_to_table(name: str, tmp_path: Path) -> None:
     record = {**measure(job, tmp_path), "machine": {"processor": "a", "memory_gib": 1, "python": "3"}}
     assert record["status"] == "ok"
     assert record["agreement"] >= 0.99
+    assert record["build_s"] > 0
     assert record["score_error"] < 1e-6
     missing = {**job._replace(structure="usearch")._asdict(), "status": "not installed", "machine": record["machine"]}
     text = tables([record, missing])

@@ -111,13 +111,15 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
 
 
 class _ProgressLog:
-    """Logs how far the indexes are built, at every tenth."""
+    """Logs how far the indexes are built, at every tenth, where that takes long enough to ask."""
+
+    _WORTH_TELLING = 20_000
 
     def __init__(self) -> None:
         self._next = 0.1
 
     def __call__(self, done: int, total: int) -> None:
-        if done >= self._next * total:
+        if total >= self._WORTH_TELLING and done >= self._next * total:
             structlog.get_logger().info("indexing faces from the database", done=done, total=total)
             self._next = done // (total / 10) / 10 + 0.1
 

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from model_training.detector.network import HEADS, PIXEL_SCALE, STRIDES, FaceNetwork, SeparableUnit
+from model_training.detector.network import (
+    HEADS,
+    LEAST_SAY,
+    PIXEL_SCALE,
+    STRIDES,
+    FaceNetwork,
+    SeparableUnit,
+    neighbour_steps,
+)
 from service.contract import ModelManifest, sha256_of_file
 
 # The operator set of the official file: every OpenCV that has FaceDetectorYN reads it.
@@ -36,6 +44,7 @@ def with_scores_lowered(network: FaceNetwork, threshold: float) -> FaceNetwork:
     """A copy whose score of 0.6 means what `threshold` meant before, so that the service's default suits it.
 
     Both factors of the score are lowered alike on the logit scale, which keeps every ranking of equal-shaped scores.
+    They also weigh neighbours' landmarks, which therefore move a little.
 
     Raises:
         ValueError: the threshold is not inside (0, 1).
@@ -132,6 +141,19 @@ class _Graph:
             coordinate_transformation_mode="asymmetric",
         )
 
+    def agreed(self, landmarks: str, face: str, fit: str) -> str:
+        """`network.agreed_landmarks`, with nothing but operators that even an old OpenCV broadcasts rightly."""
+        say = self.node("Mul", [self.node("Sigmoid", [face]), self.node("Sigmoid", [fit])])
+        copies = self.constant("say_for_all.weight", np.ones((10, 1, 1, 1), dtype=np.float32))
+        least = self.constant("say_for_all.bias", np.full(10, LEAST_SAY, dtype=np.float32))
+        say = self.node("Conv", [say, copies, least], kernel_shape=[1, 1])
+        ones = self.constant("everyone", np.ones((10, 1, 3, 3), dtype=np.float32))
+        steps = self.constant("steps", neighbour_steps().numpy())
+        near: dict[str, Any] = {"group": 10, "kernel_shape": [3, 3], "pads": [1] * 4}
+        said = self.node("Conv", [self.node("Mul", [say, landmarks]), ones], **near)
+        total = self.node("Add", [said, self.node("Conv", [say, steps], **near)])
+        return self.node("Div", [total, self.node("Conv", [say, ones], **near)])
+
     def flattened(self, source: str, channels: int, output: str, *, probability: bool) -> str:
         shape = self.constant(f"cells_by_{channels}", np.array([1, -1, channels], dtype=np.int64))
         last = self.node("Transpose", [source], perm=[0, 2, 3, 1])
@@ -167,10 +189,14 @@ def build_onnx(network: FaceNetwork) -> onnx.ModelProto:
         for level, stride, unit in zip((bottom, middle, top), STRIDES, shared, strict=True)
     ]
     outputs = []
+    maps: dict[str, str] = {}
     for head, channels in HEADS.items():
         for level, stride, unit in zip(levels, STRIDES, network.heads[head], strict=True):  # type: ignore[call-overload]
             name = f"{head}_{stride}"
-            graph.flattened(graph.unit(level, name, unit), channels, name, probability=head in ("cls", "obj"))
+            maps[name] = graph.unit(level, name, unit)
+            if head == "kps":
+                maps[name] = graph.agreed(maps[name], maps[f"obj_{stride}"], maps[f"cls_{stride}"])
+            graph.flattened(maps[name], channels, name, probability=head in ("cls", "obj"))
             outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "cells", channels]))
     pixels = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, "height", "width"])
     model = helper.make_model(

@@ -23,6 +23,9 @@ PIXEL_SCALE = 1 / 64
 # A face is rare: at the start every cell says no with this probability, or the first steps drown in negatives.
 _PRIOR = 0.01
 
+# A cell's say in its neighbourhood where nothing looks like a face, so that the weights never sum to zero.
+LEAST_SAY = 1e-4
+
 LevelOutputs = dict[str, Tensor]
 
 
@@ -106,10 +109,44 @@ class FaceNetwork(nn.Module):
         # bfloat16 resolves a landmark to a quarter of a pixel at stride 16; the heads are too small to need it.
         with torch.autocast(pixels.device.type, enabled=False):
             levels = [level.float() for level in levels]
-            return {
+            maps: dict[str, list[Tensor]] = {
                 name: [head(level) for head, level in zip(heads, levels, strict=True)]  # type: ignore[arg-type]
                 for name, heads in self.heads.items()
             }
+            maps["kps"] = [
+                agreed_landmarks(landmarks, face, fit)
+                for landmarks, face, fit in zip(maps["kps"], maps["obj"], maps["cls"], strict=True)
+            ]
+            return maps
+
+
+def neighbour_steps() -> Tensor:
+    """(10, 1, 3, 3) float32: how far each neighbour lies off in strides, columns for the x of a landmark, rows for y."""
+    rows, columns = torch.meshgrid(torch.arange(-1.0, 2.0), torch.arange(-1.0, 2.0), indexing="ij")
+    return torch.stack([columns, rows] * 5)[:, None]
+
+
+def agreed_landmarks(landmarks: Tensor, face: Tensor, fit: Tensor) -> Tensor:
+    """Each cell's landmarks averaged with what its eight neighbours say of the same points, weighted by their scores.
+
+    Neighbours see a face from the same features one step aside, and their errors are partly their own. The score
+    decides who is heard; how it is earned is no business of this loss, so no gradient flows into it.
+
+    Args:
+        landmarks: (n, 10, rows, columns) offsets from each cell's corner in strides.
+        face: (n, 1, rows, columns) logits of `obj`.
+        fit: likewise of `cls`.
+
+    Returns:
+        (n, 10, rows, columns), likewise from each cell's own corner.
+    """
+    say = (face.sigmoid() * fit.sigmoid() + LEAST_SAY).detach().expand_as(landmarks)
+    count = landmarks.shape[1]
+    everyone = landmarks.new_ones(count, 1, 3, 3)
+    steps = neighbour_steps().to(landmarks)
+    total = functional.conv2d(say * landmarks, everyone, padding=1, groups=count)
+    total = total + functional.conv2d(say, steps, padding=1, groups=count)
+    return total / functional.conv2d(say, everyone, padding=1, groups=count)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -16,7 +16,9 @@ from model_training.detector.export import (
 )
 from model_training.detector.geometry import Kind
 from model_training.detector.network import (
+    LEAST_SAY,
     FaceNetwork,
+    agreed_landmarks,
     cell_grid,
     decode_boxes,
     decode_landmarks,
@@ -108,13 +110,15 @@ def test_the_exported_file_answers_as_the_network(network, exported):
     assert check_parity(network, exported) < 1e-3
 
 
-def test_a_lowered_score_moves_the_threshold_and_nothing_else(network):
+def test_a_lowered_score_moves_the_threshold_and_no_box(network):
     pixels = torch.from_numpy(picture(64, 64).transpose(2, 0, 1)[None].astype(np.float32))
     before, after = (torch_outputs(n, pixels) for n in (network, with_scores_lowered(network, 0.7)))
     for name in ("obj_8", "cls_16"):
         at = lambda p: np.log(p / (1 - p))  # noqa: E731
         np.testing.assert_allclose(at(after[name]), at(before[name]) - at(0.7) + at(0.6), atol=1e-4)
-    np.testing.assert_array_equal(after["kps_8"], before["kps_8"])
+    np.testing.assert_array_equal(after["bbox_8"], before["bbox_8"])
+    # Neighbours' shares change a little with their scores.
+    np.testing.assert_allclose(after["kps_8"], before["kps_8"], atol=0.1)
     with pytest.raises(ValueError, match="threshold"):
         with_scores_lowered(network, 1.0)
 
@@ -211,3 +215,32 @@ def test_the_smaller_of_two_faces_has_the_cell():
     assert widths.min() == 44
     contested = (targets.boxes[..., 2] - targets.boxes[..., 0])[0, 10 * 20 + 10]
     assert contested == 44
+
+
+def test_agreed_landmarks_are_the_weighted_mean_of_nine_cells() -> None:
+    generator = torch.Generator().manual_seed(3)
+    rows, columns = 4, 5
+    landmarks = torch.randn(1, 10, rows, columns, generator=generator)
+    face, fit = (torch.randn(1, 1, rows, columns, generator=generator) for _ in range(2))
+    agreed = agreed_landmarks(landmarks, face, fit)
+    say = (face.sigmoid() * fit.sigmoid())[0, 0] + LEAST_SAY
+    for row in range(rows):
+        for column in range(columns):
+            total, weight = torch.zeros(5, 2), 0.0
+            for r in range(max(0, row - 1), min(rows, row + 2)):
+                for c in range(max(0, column - 1), min(columns, column + 2)):
+                    # In strides of the picture, where all cells speak of the same points.
+                    points = landmarks[0, :, r, c].reshape(5, 2) + torch.tensor([c, r])
+                    total += say[r, c] * points
+                    weight += float(say[r, c])
+            expected = total / weight - torch.tensor([column, row])
+            assert torch.allclose(agreed[0, :, row, column].reshape(5, 2), expected, atol=1e-5)
+
+
+def test_landmarks_teach_the_scores_nothing() -> None:
+    landmarks, face, fit = (torch.zeros(1, channels, 3, 3, requires_grad=True) for channels in (10, 1, 1))
+    agreed_landmarks(landmarks, face, fit).sum().backward()
+    assert landmarks.grad is not None
+    assert landmarks.grad.abs().min() > 0
+    assert face.grad is None
+    assert fit.grad is None

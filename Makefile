@@ -8,10 +8,10 @@ PAIRS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow torture lint type arch format bench bench-gallery bench-gallery-variants bench-folder clean
+.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-gallery bench-gallery-variants bench-folder clean
 
 help:
-	@echo "make demo | run | test | test-slow | torture | lint | type | arch"
+	@echo "make demo | run | test | test-slow | test-milvus | torture | lint | type | arch"
 	@echo "make bench LFW_DIR=... PAIRS=... | bench-gallery[-variants] | bench-folder"
 
 $(VENV)/.base: pyproject.toml $(CONSTRAINTS)
@@ -31,11 +31,21 @@ run: $(VENV)/.base
 	$(BIN)/shrinkface serve
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not milvus"
 
 # Minutes: twenty kills in mid-enrolment and the like.
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest -m "slow and not milvus" --timeout 1800
+
+# The standalone server that PyPI has, in an environment of its own: it wants other versions than its clients do.
+$(VENV)-milvus-server/.done:
+	$(PYTHON) -m venv $(VENV)-milvus-server
+	$(VENV)-milvus-server/bin/python -m pip install --quiet --disable-pip-version-check 'milvus==2.3.5' 'setuptools<81'
+	touch $@
+
+# The gallery's contract on a real Milvus server, and two services on one: ten minutes.
+test-milvus: $(VENV)/.dev $(VENV)-milvus-server/.done
+	SHRINKFACE_TEST_MILVUS_PYTHON=$(VENV)-milvus-server/bin/python $(BIN)/python -m pytest -m milvus
 
 # Two hundred rounds of SIGKILL in the middle of changes to a gallery: ten minutes.
 torture: $(VENV)/.dev
@@ -79,4 +89,4 @@ bench-gallery-variants: $(VENV)/.bench
 		--plot runs/bench-gallery-variants.svg $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-milvus-server build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

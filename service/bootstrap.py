@@ -12,7 +12,7 @@ import structlog
 from service.cache import NullCache, RedisCache
 from service.calibration import ImpostorCurve
 from service.contract import ContractError, read_manifest, sha256_of_file
-from service.domain import ServiceIdentity
+from service.domain import ServiceIdentity, StorageUnusable
 from service.gallery.embedded import EmbeddedGallery
 from service.identification import IdentificationService
 from service.ports import EmbeddingCache, Gallery
@@ -40,7 +40,8 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
 
     Raises:
         ContractError: a model file is missing, damaged or of the wrong kind.
-        SpaceMismatch, FolderInUse: the data folder cannot be served.
+        SpaceMismatch, FolderInUse, StorageUnusable: the data folder cannot be served.
+        GalleryUnavailable: Milvus does not answer.
     """
     network = await asyncio.to_thread(
         OnnxNetwork, settings.embedder_path, threads=settings.embed_threads, providers=settings.providers
@@ -58,17 +59,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         instances=settings.vision_workers,
     )
     # Opened before what uses it and so closed after: an enrolment in flight can still be stored.
-    gallery = await asyncio.to_thread(
-        EmbeddedGallery.open,
-        settings.data_dir,
-        space_id=network.space_id,
-        dimension=network.dimension,
-        max_pending=settings.max_pending_writes,
-        exact_up_to=settings.gallery_exact_up_to,
-        matrix=settings.gallery_matrix,
-        on_recall=GALLERY_RECALL.set,
-        progress=_ProgressLog(),
-    )
+    gallery = await asyncio.to_thread(_open_gallery, settings, network)
     stack.push_async_callback(gallery.close)
     cache = _cache(settings, network)
     stack.push_async_callback(cache.close)
@@ -108,6 +99,33 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         dimension=network.dimension,
     )
     return Container(settings=settings, identity=identity, service=service, gallery=gallery)
+
+
+def _open_gallery(settings: Settings, network: OnnxNetwork) -> Gallery:
+    if settings.milvus_uri is None:
+        return EmbeddedGallery.open(
+            settings.data_dir,
+            space_id=network.space_id,
+            dimension=network.dimension,
+            max_pending=settings.max_pending_writes,
+            exact_up_to=settings.gallery_exact_up_to,
+            matrix=settings.gallery_matrix,
+            on_recall=GALLERY_RECALL.set,
+            progress=_ProgressLog(),
+        )
+    try:
+        from service.gallery.milvus.gallery import MilvusGallery  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise StorageUnusable(f"a gallery in Milvus needs: pip install 'shrinkface[milvus]' ({error})") from error
+    return MilvusGallery.open(
+        settings.milvus_uri,
+        token=settings.milvus_token.get_secret_value(),
+        prefix=settings.milvus_prefix,
+        space_id=network.space_id,
+        dimension=network.dimension,
+        timeout_s=settings.milvus_timeout_s,
+        max_pending=settings.max_pending_writes,
+    )
 
 
 class _ProgressLog:

@@ -319,6 +319,12 @@ class StorageUnusable(DomainError):
     code = "storage-unusable"
 
 
+class GalleryUnavailable(DomainError):
+    """The engine that keeps the gallery does not answer; whether a change happened is open."""
+
+    code = "gallery-unavailable"
+
+
 class SpaceMismatch(DomainError):
     """The data folder holds embeddings of another model."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, RedisDsn
+from pydantic import Field, RedisDsn, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _MODELS = Path(__file__).parent / "models"
@@ -61,6 +61,16 @@ class Settings(BaseSettings):
     gallery_matrix: Literal["float32", "float16"] = Field(
         default="float32", description="Embeddings in memory; float16 halves them, at a score error of up to 1e-4."
     )
+    milvus_uri: str | None = Field(
+        default=None,
+        description="Keep the galleries in Milvus: a server's URL, or the path of a Milvus Lite file. Then `data_dir` "
+        "is not used.",
+    )
+    milvus_token: SecretStr = Field(default=SecretStr(""), description="`user:password` or an API key.")
+    milvus_prefix: str = Field(
+        default="shrinkface", pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$", description="Of the collections' names."
+    )
+    milvus_timeout_s: float = Field(default=10.0, gt=0, description="For each call to Milvus.")
     max_pending_writes: int = Field(default=1024, ge=1)
 
     redis_url: RedisDsn | None = Field(default=None, description="Embedding cache; none unless set.")

@@ -121,7 +121,7 @@ class FaceNetwork(nn.Module):
 
 
 def neighbour_steps() -> Tensor:
-    """(10, 1, 3, 3) float32: how far each neighbour lies off in strides, columns for the x of a landmark, rows for y."""
+    """How far each neighbour lies off in strides, for x and y in turn: (10, 1, 3, 3) float32."""
     rows, columns = torch.meshgrid(torch.arange(-1.0, 2.0), torch.arange(-1.0, 2.0), indexing="ij")
     return torch.stack([columns, rows] * 5)[:, None]
 

@@ -43,6 +43,7 @@ STATUS_OF_CODE: Final[Mapping[str, tuple[int, str]]] = {
     "person-not-found": (404, "There is no such person"),
     "person-exists": (409, "The person exists already"),
     "overloaded": (503, "The service is overloaded"),
+    "gallery-unavailable": (503, "The gallery does not answer"),
     "not-ready": (503, "The service is not ready"),
     "storage-full": (507, "The storage is full"),
     "storage-unusable": (500, "The storage cannot be used"),

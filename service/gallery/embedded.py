@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +18,6 @@ from service.domain import (
     InvalidRequest,
     Match,
     NewFace,
-    NotReady,
-    Overloaded,
     Person,
     PersonRecord,
     Removal,
@@ -38,14 +34,13 @@ from service.gallery.checks import (
 )
 from service.gallery.collection import IndexCollection, Progress
 from service.gallery.index import SIEVE_FROM, search_on_one_core
+from service.gallery.readers import Readers
 from service.gallery.records import Enrolled, Enrolment, FaceRow, Forgotten, microseconds
 from service.gallery.search import Hit
 from service.gallery.snapshot import INDEX_FOLDER, SnapshotFolder
 from service.gallery.store import Store
 from service.gallery.vectors import STORED_DTYPE, checked_unit_rows, cosines
 from service.ports import Gallery, GallerySummary, SearchResult
-
-_R = TypeVar("_R")
 
 
 class EmbeddedGallery(Gallery):
@@ -60,11 +55,7 @@ class EmbeddedGallery(Gallery):
         self._store = store
         self._indexes = indexes
         self._dimension = indexes.dimension
-        self._executor = ThreadPoolExecutor(
-            threads, thread_name_prefix="gallery-reader", initializer=search_on_one_core
-        )
-        self._places = threading.BoundedSemaphore(max_pending)
-        self._closed = False
+        self._readers = Readers(threads, max_pending, initializer=search_on_one_core)
 
     @classmethod
     def open(
@@ -138,7 +129,7 @@ class EmbeddedGallery(Gallery):
             Overloaded: too many changes wait.
             NotReady: the gallery is closed.
         """
-        self._check_open()
+        self._readers.check_open()
         check_gallery_name(gallery)
         check_person_id(person_id)
         vectors = checked_embeddings(faces, self._dimension)
@@ -152,7 +143,7 @@ class EmbeddedGallery(Gallery):
         """See `Gallery.import_persons`; one commit, however many records. Also raises Overloaded, NotReady."""
         check_gallery_name(gallery)
         # Checking a thousand records takes a while, so it is done beside the event loop.
-        prepared = await self._read(lambda: [self._prepared(record) for record in records])
+        prepared = await self._readers.run(lambda: [self._prepared(record) for record in records])
         good = [each for each in prepared if not isinstance(each, DomainError)]
         stored: list[ImportOutcome] = []
         if good:
@@ -167,11 +158,11 @@ class EmbeddedGallery(Gallery):
         if limit < 1:
             raise InvalidRequest("limit is at least 1", field="limit")
         checked_text(after, "after")
-        return await self._read(lambda: self._store.person_records(gallery, after=after, limit=limit))
+        return await self._readers.run(lambda: self._store.person_records(gallery, after=after, limit=limit))
 
     async def forget_person(self, gallery: str, person_id: str) -> Removal:
         """See `Gallery.forget_person`; also raises StorageFull, Overloaded, NotReady."""
-        self._check_open()
+        self._readers.check_open()
         removed = self._store.forget(gallery, person_id, publish=self._publish_removal)
         return await asyncio.wrap_future(removed)
 
@@ -188,61 +179,43 @@ class EmbeddedGallery(Gallery):
         if top_k < 1:
             raise InvalidRequest("top_k is at least 1", field="top_k")
         rows = checked_unit_rows(probes, self._dimension)
-        return await self._read(lambda: self._search(gallery, rows, top_k, exact=exact))
+        return await self._readers.run(lambda: self._search(gallery, rows, top_k, exact=exact))
 
     async def similarities_to(self, gallery: str, person_id: str, probe: NDArray[np.float32]) -> list[Match]:
         """See `Gallery.similarities_to`; also raises InvalidEmbedding, Overloaded, NotReady."""
         if np.ndim(probe) != 1:
             raise InvalidEmbedding("one probe is a vector")
         rows = checked_unit_rows(probe[np.newaxis], self._dimension)
-        return await self._read(lambda: self._similarities(gallery, person_id, rows[0]))
+        return await self._readers.run(lambda: self._similarities(gallery, person_id, rows[0]))
 
     async def galleries(self) -> list[GallerySummary]:
         """See `Gallery.galleries`."""
-        return await self._read(self._store.galleries)
+        return await self._readers.run(self._store.galleries)
 
     async def summary(self, gallery: str) -> GallerySummary:
         """See `Gallery.summary`."""
-        return await self._read(lambda: self._store.summary(gallery))
+        return await self._readers.run(lambda: self._store.summary(gallery))
 
     async def persons(self, gallery: str, *, after: str | None, limit: int) -> list[Person]:
         """See `Gallery.persons`; raises InvalidRequest for a limit under 1."""
         if limit < 1:
             raise InvalidRequest("limit is at least 1", field="limit")
         checked_text(after, "after")
-        return await self._read(lambda: self._store.persons(gallery, after=after, limit=limit))
+        return await self._readers.run(lambda: self._store.persons(gallery, after=after, limit=limit))
 
     async def person(self, gallery: str, person_id: str) -> Person:
         """See `Gallery.person`."""
-        return await self._read(lambda: self._store.person(gallery, person_id))
+        return await self._readers.run(lambda: self._store.person(gallery, person_id))
 
     async def close(self) -> None:
         """See `Gallery.close`; closing twice does nothing."""
-        self._closed = True
+        self._readers.refuse()
         await asyncio.to_thread(self._shut_down)
 
     def _shut_down(self) -> None:
-        self._executor.shutdown()
+        self._readers.close()
         self._store.close()
         self._indexes.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotReady("the gallery is closed")
-
-    async def _read(self, call: Callable[[], _R]) -> _R:
-        """Run `call` on a thread of the gallery's own. Raises Overloaded, NotReady."""
-        self._check_open()
-        if not self._places.acquire(blocking=False):
-            raise Overloaded("too many searches and reads wait")
-        try:
-            future: Future[_R] = self._executor.submit(call)
-        except RuntimeError as error:
-            self._places.release()
-            raise NotReady("the gallery is closed") from error
-        # Not when the caller stops waiting: a cancelled caller's call may still be running.
-        future.add_done_callback(lambda _: self._places.release())
-        return await asyncio.wrap_future(future)
 
     def _prepared(self, record: PersonRecord) -> tuple[Candidate, NDArray[np.float32]] | DomainError:
         try:

@@ -111,8 +111,8 @@ class Tables:
         found = json.loads(rows[0]["record"])
         if found != stated:
             raise SpaceMismatch(
-                f"Milvus holds embeddings of {found.get('space_id')} with {found.get('dimension')} values, the model at "
-                f"hand makes {space_id} with {dimension}: export the gallery's people and enrol them again under "
+                f"Milvus holds embeddings of {found.get('space_id')} with {found.get('dimension')} values, the model "
+                f"at hand makes {space_id} with {dimension}: export the gallery's people and enrol them again under "
                 "another SHRINKFACE_MILVUS_PREFIX, or serve the model that it was filled with",
                 stored=str(found.get("space_id")),
                 expected=space_id,

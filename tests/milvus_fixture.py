@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,16 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis_fixture import free_port
+
 # A server's URL, or the interpreter of an environment that has the package `milvus` (it wants an old setuptools).
 _URI = "SHRINKFACE_TEST_MILVUS_URI"
 _PYTHON = "SHRINKFACE_TEST_MILVUS_PYTHON"
 _START_S = 120.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +29,9 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not python:
         pytest.skip(f"no Milvus server: set {_URI} or {_PYTHON}")
     from pymilvus import MilvusClient
+    from pymilvus.exceptions import MilvusException
 
-    folder, port = tmp_path_factory.mktemp("milvus"), _free_port()
+    folder, port = tmp_path_factory.mktemp("milvus"), free_port()
     command = [str(Path(python).parent / "milvus-server"), "--data", str(folder), "--proxy-port", str(port)]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -49,7 +45,7 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 client.list_collections(timeout=5)
                 client.close()
                 break
-            except Exception:
+            except MilvusException:
                 time.sleep(1)
         yield uri
     finally:

@@ -10,7 +10,7 @@ import pytest
 from service.gallery.embedded import EmbeddedGallery
 from service.ports import Gallery
 from tests.contract.reference import ReferenceGallery, ReferenceState
-from tests.milvus_fixture import drop_collections, milvus_server
+from tests.milvus_fixture import drop_collections
 
 DIMENSION = 8
 SPACE = "sf1-contract"
@@ -18,13 +18,6 @@ SPACE = "sf1-contract"
 OpenGallery = Callable[[], Awaitable[Gallery]]
 # Each change on a server waits for its clock.
 _SERVER = pytest.param("milvus-server", marks=[pytest.mark.milvus, pytest.mark.timeout(600)])
-
-__all__ = ["milvus_server"]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(params=["reference", "embedded", "embedded-sieved", "milvus-lite", _SERVER])

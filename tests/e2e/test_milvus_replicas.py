@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.conftest import Service
-from tests.milvus_fixture import drop_collections, milvus_server
-
-__all__ = ["milvus_server"]
+from tests.milvus_fixture import drop_collections
 
 
 def portrait() -> bytes:

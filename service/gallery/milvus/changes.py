@@ -20,7 +20,8 @@ from service.domain import (
     PersonNotFound,
     Removal,
 )
-from service.gallery.milvus.tables import FaceRow, PersonRow, Tables, person_key_of, record_of
+from service.gallery.milvus.rows import FaceRow, PersonRow, person_key_of, record_of
+from service.gallery.milvus.tables import Tables
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_RECORD_BYTES = 65_000
@@ -88,7 +89,9 @@ class Draft:
 class Change(Protocol):
     """One caller's change."""
 
-    gallery: str
+    @property
+    def gallery(self) -> str:
+        """Name of the gallery that it changes."""
 
     def person_keys(self) -> list[str]:
         """Persons whom it concerns."""

@@ -37,8 +37,9 @@ from service.gallery.checks import (
 from service.gallery.milvus.changes import Candidate, Enrolment, Forgetting, Import, check_record, person_of
 from service.gallery.milvus.pages import page_of_persons
 from service.gallery.milvus.recent import Recent
+from service.gallery.milvus.rows import FaceRow, PersonRow, face_key_of, person_key_of
 from service.gallery.milvus.search import Search
-from service.gallery.milvus.tables import FaceRow, PersonRow, Tables, face_key_of, person_key_of
+from service.gallery.milvus.tables import Tables
 from service.gallery.milvus.writer import Writer
 from service.gallery.readers import Readers
 from service.gallery.records import microseconds, now_us

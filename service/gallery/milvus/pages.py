@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from service.gallery.milvus.tables import ROW_LIMIT, PersonRow, Tables
+from service.gallery.milvus.rows import PersonRow
+from service.gallery.milvus.tables import ROW_LIMIT, Tables
 
 # Ids that are looked at to find how far a page reaches.
 _SAMPLE = 512

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.gallery.milvus.tables import FaceRow, PersonRow
+from service.gallery.milvus.rows import FaceRow, PersonRow
 
 # Kept longer than any query node lags behind the one that answered the strong read.
 _KEPT_S = 3.0

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from service.domain import Match
 from service.gallery.milvus.recent import Recent, RecentFaces
-from service.gallery.milvus.tables import ROW_LIMIT, FaceRow, PersonRow, Tables
+from service.gallery.milvus.rows import FaceRow, PersonRow
+from service.gallery.milvus.tables import ROW_LIMIT, Tables
 from service.gallery.vectors import cosines
 from service.ports import SearchResult
 

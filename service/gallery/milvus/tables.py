@@ -1,21 +1,31 @@
-"""What is kept in Milvus: two collections, their rows, and the few questions that are asked of them."""
+"""The two collections that are kept in Milvus, and the few questions that are asked of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from service.domain import GalleryUnavailable, SpaceMismatch
+from service.gallery.milvus.rows import (
+    FaceRow,
+    PersonRow,
+    face_row,
+    face_schema,
+    fields_of_face,
+    fields_of_people,
+    key_of,
+    people_schema,
+    person_row,
+    record_of,
+)
 
 # Milvus answers a question with no more rows than this.
 ROW_LIMIT = 16_384
@@ -31,54 +41,6 @@ _GRAPH = {"M": 32, "efConstruction": 200}
 _LEAST_EFFORT = 256
 _HEX_DIGITS = "0123456789abcdef"
 _DEEPEST_PREFIX = 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FaceRow:
-    """A face as stored.
-
-    Attributes:
-        face_key: primary key, from gallery and face id.
-        position: grows in the order of enrolment.
-        quality: as JSON.
-        embedding: (d,) float32; empty where it was not asked for.
-    """
-
-    face_key: str
-    gallery: str
-    person_key: str
-    face_id: str
-    position: int
-    quality: str
-    crop_digest: str
-    embedding: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class PersonRow:
-    """A person as stored. Their row is what makes them exist: faces without one belong to nobody."""
-
-    person_key: str
-    gallery: str
-    person_id: str
-    name: str | None
-    metadata: str
-    created_us: int
-
-
-def key_of(kind: str, *parts: str) -> str:
-    """A primary key: 32 hexadecimal digits that follow from what they stand for, spread evenly."""
-    return hashlib.blake2b("\0".join((kind, *parts)).encode(), digest_size=16).hexdigest()
-
-
-def person_key_of(gallery: str, person_id: str) -> str:
-    """Key of a person."""
-    return key_of("person", gallery, person_id)
-
-
-def face_key_of(gallery: str, face_id: str) -> str:
-    """Key of a face."""
-    return key_of("face", gallery, face_id)
 
 
 class Tables:
@@ -101,12 +63,12 @@ class Tables:
 
     def prepare(self, space_id: str, dimension: int) -> None:
         """Make the collections, or check that those there hold this space. Raises SpaceMismatch."""
-        self._make(self._faces, self._face_schema(dimension), "embedding", {"index_type": "HNSW", "params": _GRAPH})
-        self._make(self._people, self._people_schema(), "nothing", {"index_type": "FLAT"})
+        self._make(self._faces, face_schema(dimension), "embedding", {"index_type": "HNSW", "params": _GRAPH})
+        self._make(self._people, people_schema(), "nothing", {"index_type": "FLAT"})
         stated = {"space_id": space_id, "dimension": dimension, "layout": 1}
         rows = self._query(self._people, f'person_key == "{_SPACE_KEY}"', ["record"], "Strong", 1)
         if not rows:
-            self._upsert_people([_people_row(_SPACE_KEY, "space", "", "", json.dumps(stated))])
+            self._upsert_people([fields_of_people(_SPACE_KEY, "space", "", "", json.dumps(stated))])
             return
         found = json.loads(rows[0]["record"])
         if found != stated:
@@ -127,7 +89,7 @@ class Tables:
         """Those of some persons who exist, by key."""
         fields = ["person_key", "gallery", "person_id", "record"]
         rows = self._by_keys(self._people, "person_key", keys, fields, consistency)
-        return {row["person_key"]: _person(row) for row in rows}
+        return {row["person_key"]: person_row(row) for row in rows}
 
     def revisions(self) -> dict[str, int]:
         """Revision of each gallery that exists."""
@@ -145,7 +107,7 @@ class Tables:
                 if row["kind"] == "gallery":
                     revisions[row["gallery"]] = int(json.loads(row["record"])["revision"])
                 else:
-                    people[row["person_key"]] = _person(row)
+                    people[row["person_key"]] = person_row(row)
         return people, revisions
 
     def faces_concerning(self, person_keys: Iterable[str], face_keys: Iterable[str]) -> list[FaceRow]:
@@ -201,7 +163,8 @@ class Tables:
                 timeout=self._timeout_s,
             )
         return [
-            [(_face({**hit["entity"], "gallery": gallery}), float(hit["distance"])) for hit in hits] for hits in answers
+            [(face_row({**hit["entity"], "gallery": gallery}), float(hit["distance"])) for hit in hits]
+            for hits in answers
         ]
 
     def count_faces(self, gallery: str) -> int:
@@ -216,7 +179,7 @@ class Tables:
         """Persons behind `after` and up to `upto`, in no order; ROW_LIMIT of them mean that there may be more."""
         condition = _persons_filter(gallery, after) + ("" if upto is None else f" and person_id <= {json.dumps(upto)}")
         fields = ["person_key", "gallery", "person_id", "record"]
-        return [_person(row) for row in self._query(self._people, condition, fields, "Strong", ROW_LIMIT)]
+        return [person_row(row) for row in self._query(self._people, condition, fields, "Strong", ROW_LIMIT)]
 
     def sampled_ids(self, gallery: str, after: str, share: float) -> list[str]:
         """About `share` of the ids behind `after`, drawn evenly."""
@@ -235,30 +198,18 @@ class Tables:
     def insert_faces(self, faces: Sequence[FaceRow]) -> None:
         """Store faces whose keys are free."""
         for start in range(0, len(faces), _ROWS_AT_ONCE):
-            rows = [
-                {
-                    "face_key": face.face_key,
-                    "gallery": face.gallery,
-                    "person_key": face.person_key,
-                    "face_id": face.face_id,
-                    "position": face.position,
-                    "quality": face.quality,
-                    "crop_digest": face.crop_digest,
-                    "embedding": face.embedding,
-                }
-                for face in faces[start : start + _ROWS_AT_ONCE]
-            ]
+            rows = [fields_of_face(face) for face in faces[start : start + _ROWS_AT_ONCE]]
             with _milvus_errors():
                 self._client.insert(self._faces, rows, timeout=self._timeout_s)
 
     def store_people(self, people: Iterable[PersonRow], revisions: dict[str, int]) -> None:
         """Store or replace persons' rows, and galleries'."""
         rows = [
-            _people_row(person.person_key, "person", person.gallery, person.person_id, record_of(person))
+            fields_of_people(person.person_key, "person", person.gallery, person.person_id, record_of(person))
             for person in people
         ]
         rows += [
-            _people_row(key_of("gallery", gallery), "gallery", gallery, "", json.dumps({"revision": revision}))
+            fields_of_people(key_of("gallery", gallery), "gallery", gallery, "", json.dumps({"revision": revision}))
             for gallery, revision in revisions.items()
         ]
         self._upsert_people(rows)
@@ -282,7 +233,7 @@ class Tables:
             if len(rows) == ROW_LIMIT and len(prefix) < _DEEPEST_PREFIX:
                 prefixes += [prefix + digit for digit in reversed(_HEX_DIGITS)]
             else:
-                yield [_face(row) for row in rows]
+                yield [face_row(row) for row in rows]
 
     def _by_keys(
         self, table: str, field: str, keys: Iterable[str], fields: list[str], consistency: Consistency
@@ -343,30 +294,6 @@ class Tables:
                         raise
             self._client.load_collection(table, timeout=self._timeout_s)
 
-    def _face_schema(self, dimension: int) -> Any:
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("face_key", DataType.VARCHAR, is_primary=True, max_length=32)
-        schema.add_field("gallery", DataType.VARCHAR, max_length=64)
-        schema.add_field("person_key", DataType.VARCHAR, max_length=32)
-        # In bytes: 128 characters.
-        schema.add_field("face_id", DataType.VARCHAR, max_length=512)
-        schema.add_field("position", DataType.INT64)
-        schema.add_field("quality", DataType.VARCHAR, max_length=4096)
-        schema.add_field("crop_digest", DataType.VARCHAR, max_length=256)
-        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dimension)
-        return schema
-
-    def _people_schema(self) -> Any:
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("person_key", DataType.VARCHAR, is_primary=True, max_length=32)
-        schema.add_field("kind", DataType.VARCHAR, max_length=8)
-        schema.add_field("gallery", DataType.VARCHAR, max_length=64)
-        schema.add_field("person_id", DataType.VARCHAR, max_length=128)
-        schema.add_field("record", DataType.VARCHAR, max_length=65_535)
-        # A collection without a vector is refused.
-        schema.add_field("nothing", DataType.FLOAT_VECTOR, dim=2)
-        return schema
-
 
 @contextmanager
 def _milvus_errors() -> Iterator[None]:
@@ -384,39 +311,3 @@ def _portions(keys: Iterable[str]) -> Iterator[list[str]]:
 
 def _persons_filter(gallery: str, after: str) -> str:
     return f'kind == "person" and gallery == "{gallery}" and person_id > {json.dumps(after)}'
-
-
-def record_of(person: PersonRow) -> str:
-    """What is stored of a person beside their keys, as JSON."""
-    return json.dumps({"name": person.name, "metadata": person.metadata, "created_us": person.created_us})
-
-
-def _people_row(key: str, kind: str, gallery: str, person_id: str, record: str) -> dict[str, Any]:
-    return {
-        "person_key": key,
-        "kind": kind,
-        "gallery": gallery,
-        "person_id": person_id,
-        "record": record,
-        "nothing": [1.0, 0.0],
-    }
-
-
-def _person(row: dict[str, Any]) -> PersonRow:
-    record = json.loads(row["record"])
-    return PersonRow(
-        row["person_key"], row["gallery"], row["person_id"], record["name"], record["metadata"], record["created_us"]
-    )
-
-
-def _face(row: dict[str, Any]) -> FaceRow:
-    return FaceRow(
-        face_key=row["face_key"],
-        gallery=row["gallery"],
-        person_key=row["person_key"],
-        face_id=row["face_id"],
-        position=int(row.get("position", 0)),
-        quality=row.get("quality", "null"),
-        crop_digest=row.get("crop_digest", ""),
-        embedding=np.asarray(row.get("embedding", ()), dtype=np.float32),
-    )

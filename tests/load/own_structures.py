@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import faiss
 import numpy as np
 
-from service.gallery.index import FaceIndex
+from service.gallery.index import FaceIndex, search_on_one_core
 from service.gallery.search import Hit
 from service.gallery.snapshot import SnapshotFolder
+from service.gallery.team import Team
 from tests.load.drawing import Rows
 from tests.load.embedding_model import Vectors
 from tests.load.structures import Found
 
+_R = TypeVar("_R")
 
-def empty_index(rows: Rows, folder: Path) -> FaceIndex:
+
+class OnDemand(Team):
+    """A team that helps only while `wanted`, so that one index answers on one core and on all."""
+
+    wanted = False
+
+    def run(self, parts: Sequence[Callable[[], _R]]) -> list[_R]:
+        """See `Team`."""
+        return super().run(parts) if self.wanted else [part() for part in parts]
+
+
+def empty_index(rows: Rows, folder: Path, team: Team | None = None) -> FaceIndex:
     """An index with room for all rows; past the limit of exact searches its matrix is mapped from the folder."""
     home = SnapshotFolder(folder, space_id="sf1-load", dimension=rows.dimension, dtype=np.dtype(np.float32))
-    return FaceIndex(rows.dimension, capacity=rows.count, home=home)
+    return FaceIndex(rows.dimension, capacity=rows.count, home=home, team=team)
 
 
 class Sifted:
@@ -30,12 +45,14 @@ class Sifted:
 
     def __init__(self) -> None:
         self._index: FaceIndex | None = None
+        self._team = OnDemand(0)
         self._folder = TemporaryDirectory(prefix="shrinkface-load-")
 
     def build(self, rows: Rows, threads: int) -> None:
         """See `Structure`. The ids are the numbers of rows, as text."""
         faiss.omp_set_num_threads(threads)
-        index = empty_index(rows, Path(self._folder.name))
+        self._team = OnDemand(threads - 1, search_on_one_core)
+        index = empty_index(rows, Path(self._folder.name), self._team)
         for start, faces in rows.chunks():
             keys = np.arange(start, start + len(faces))
             index.add(keys, keys, [str(key) for key in keys.tolist()], faces)
@@ -48,7 +65,10 @@ class Sifted:
     def search(self, probes: Vectors, k: int, threads: int) -> Found:
         """See `Structure`."""
         assert self._index is not None
-        faiss.omp_set_num_threads(threads)
+        lone = len(probes) == 1
+        # As the service does it: a lone probe's shards go to several threads, each of which has one core.
+        faiss.omp_set_num_threads(1 if lone else threads)
+        self._team.wanted = lone and threads > 1
         found, _ = self._index.search(probes, k, exact=self._exact)
         return (
             np.array([[int(hit.face_id) for hit in _filled(hits, k)] for hits in found], dtype=np.int64),
@@ -58,6 +78,7 @@ class Sifted:
     def close(self) -> None:
         """See `Structure`."""
         self._index = None
+        self._team.close()
         self._folder.cleanup()
 
 

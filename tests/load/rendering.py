@@ -86,7 +86,8 @@ def _row(record: Record) -> str:
     how = "batch" if together >= apart else "threads"
     return (
         f"| {title} | {record['p50_ms']:.3f} | {record['p99_ms']:.3f} | {_lone(record)} "
-        f"| {max(together, apart):,.0f} ({how}) | {record['agreement']:.4f} | {record['build_s']:,.1f} | {_memory(record)} | {_setting(record)} |"
+        f"| {max(together, apart):,.0f} ({how}) | {record['agreement']:.4f} | {record['build_s']:,.1f} "
+        f"| {_memory(record)} | {_setting(record)} |"
     )
 
 

@@ -17,6 +17,7 @@ from model_training.backbones.mobilefacenet import (
     fold_batch_norms,
     set_slope_factor,
 )
+from model_training.card import write_card
 from model_training.config import DistillationRecipe
 from model_training.data import (
     AlignedFaces,
@@ -33,7 +34,6 @@ from model_training.export import (
     export_onnx,
     measure_impostors,
     record_metrics,
-    write_card,
     write_manifest,
 )
 from model_training.shrinking import drop_blocks, load_layer_list

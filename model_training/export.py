@@ -1,8 +1,7 @@
-"""A trained student to what is shipped: ONNX, parity gate, manifest, model card."""
+"""A trained student to what is shipped: ONNX, parity gate, manifest."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -151,38 +150,3 @@ def embed_faces(path: Path, faces: AlignedFaces, batch: int = 64) -> NDArray[np.
         for i in range(0, len(faces.crops), batch)
     ]
     return normalise_embeddings(np.concatenate(parts))
-
-
-def write_card(folder: Path) -> Path:
-    """One model card for the models of a folder, made from their manifests alone."""
-    lines = ["# Model card", "", "Made by `python -m model_training card` from the manifests beside this file.", ""]
-    for path in sorted(folder.glob("*.json")):
-        manifest = ModelManifest.model_validate_json(path.read_bytes())
-        lines += [
-            f"## {manifest.file}: {manifest.name}",
-            "",
-            f"- role: {manifest.role}; {manifest.parameters:,} parameters, {manifest.size_bytes / 1e6:.2f} MB",
-            f"- teacher: {manifest.teacher}",
-            *(f"- data: {entry}" for entry in manifest.data),
-            f"- licence: {manifest.licence}",
-            f"- SHA-256: `{manifest.sha256}`",
-        ]
-        if manifest.space_id is not None:
-            lines.append(f"- embedding space: `{manifest.space_id}`, {manifest.dimension} dimensions")
-        if manifest.impostor_scores is not None:
-            scores = manifest.impostor_scores
-            lines.append(
-                f"- impostor cosines: mean {scores.mean:.4f}, deviation {scores.std:.4f}"
-                f" over {scores.comparisons:,} comparisons ({scores.source})"
-            )
-        for title, values in (("Training", manifest.training), ("Measured", manifest.metrics)):
-            lines += ["", f"### {title}", "", "| | |", "|---|---|"]
-            lines += [f"| {key} | {_plain(value)} |" for key, value in values.items()]
-        lines.append("")
-    card = folder / "MODEL_CARD.md"
-    card.write_text("\n".join(lines))
-    return card
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.load.measuring import GOOD_AGREEMENT, disturbed
 from tests.load.records import Record
-from tests.load.structures import STRUCTURES
+from tests.load.structures import BUILD_EFFORT, LINKS, STRUCTURES
 
 _HEAD = (
     "| structure | p50, ms | p99, ms | p50, p99 on all cores, ms | queries/s, all cores | same first face | build, s "
@@ -68,8 +68,8 @@ def _explained(records: list[Record]) -> str:
         "Queries/s: all cores, the better of one batch and of single probes from as many threads. "
         "Same first face: as similar as the exact search's. "
         "Memory: growth of the process while building, vectors included. "
-        "Graphs: M 32, efConstruction 200 (Milvus Lite: its own). Setting: the smallest of its ladder that agrees for "
-        "99.9 % of other probes, `!` where none did."
+        f"Graphs: M {LINKS}, efConstruction {BUILD_EFFORT} (Milvus Lite: its own). "
+        "Setting: the smallest of its ladder that agrees for 99.9 % of other probes, `!` where none did."
     )
 
 

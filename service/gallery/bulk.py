@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,7 @@ from service.gallery.records import FaceRow
 from service.gallery.schema import next_revision
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A record of an import that passed the checks of its own values; `metadata` is a JSON object."""
 
     person_id: str
@@ -69,8 +69,7 @@ def import_all(connection: sqlite3.Connection, gallery: str, candidates: Sequenc
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _PlannedFace:
+class _PlannedFace(NamedTuple):
     key: int
     person_key: int
     position: int

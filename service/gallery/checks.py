@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from service.domain import FaceQuality, InvalidEmbedding, InvalidRequest, NewFac
 from service.gallery.vectors import checked_unit_rows
 
 _MAX_FACE_ID = 128
+# `json.dumps` with an option makes an encoder for every call.
+_JSON = json.JSONEncoder(allow_nan=False)
 
 
 def checked_text(text: str | None, field: str) -> str | None:
@@ -46,10 +49,32 @@ def checked_embeddings(faces: Sequence[NewFace], dimension: int) -> NDArray[np.f
     return checked_unit_rows(np.stack([face.embedding for face in faces]), dimension)
 
 
+def checked_embeddings_each(
+    groups: Sequence[Sequence[NewFace]], dimension: int
+) -> list[NDArray[np.float32] | InvalidEmbedding]:
+    """What `checked_embeddings` says of each group of faces: their embeddings, or its error.
+
+    Thousands of groups are checked as one as long as nothing is wrong, since alone each costs some 30 us.
+    """
+    try:
+        rows = checked_embeddings([face for faces in groups for face in faces], dimension)
+    except InvalidEmbedding:
+        return [_checked_or_refused(faces, dimension) for faces in groups]
+    ends = accumulate(len(faces) for faces in groups)
+    return [rows[end - len(faces) : end] for faces, end in zip(groups, ends, strict=True)]
+
+
+def _checked_or_refused(faces: Sequence[NewFace], dimension: int) -> NDArray[np.float32] | InvalidEmbedding:
+    try:
+        return checked_embeddings(faces, dimension)
+    except InvalidEmbedding as refusal:
+        return refusal
+
+
 def metadata_json(metadata: Mapping[str, Any]) -> str:
     """Metadata as stored. Raises InvalidRequest for what JSON cannot say."""
     try:
-        return json.dumps(dict(metadata), allow_nan=False)
+        return _JSON.encode(dict(metadata))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest("the metadata cannot be written as JSON", field="metadata") from error
 

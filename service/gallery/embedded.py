@@ -27,6 +27,7 @@ from service.domain import (
 from service.gallery.bulk import Candidate, Imported
 from service.gallery.checks import (
     checked_embeddings,
+    checked_embeddings_each,
     checked_face_id,
     checked_text,
     metadata_json,
@@ -143,7 +144,7 @@ class EmbeddedGallery(Gallery):
         """See `Gallery.import_persons`; one commit, however many records. Also raises Overloaded, NotReady."""
         check_gallery_name(gallery)
         # Checking a thousand records takes a while, so it is done beside the event loop.
-        prepared = await self._readers.run(lambda: [self._prepared(record) for record in records])
+        prepared = await self._readers.run(lambda: self._prepared(records))
         good = [each for each in prepared if not isinstance(each, DomainError)]
         stored: list[ImportOutcome] = []
         if good:
@@ -217,19 +218,11 @@ class EmbeddedGallery(Gallery):
         self._store.close()
         self._indexes.close()
 
-    def _prepared(self, record: PersonRecord) -> tuple[Candidate, NDArray[np.float32]] | DomainError:
-        try:
-            vectors = checked_embeddings(record.faces, self._dimension)
-            candidate = Candidate(
-                check_person_id(record.person_id),
-                checked_text(record.name, "name"),
-                metadata_json(record.metadata),
-                None if record.created_at is None else microseconds(record.created_at),
-                [_face_row(face, vector) for face, vector in zip(record.faces, vectors, strict=True)],
-            )
-        except DomainError as error:
-            return error
-        return candidate, vectors
+    def _prepared(
+        self, records: Sequence[PersonRecord]
+    ) -> list[tuple[Candidate, NDArray[np.float32]] | DomainError]:
+        checked = checked_embeddings_each([record.faces for record in records], self._dimension)
+        return [_candidate(record, vectors) for record, vectors in zip(records, checked, strict=True)]
 
     def _publish_import(self, gallery: str, vectors: NDArray[np.float32], stored: Imported) -> list[ImportOutcome]:
         """On the writer's thread, after the commit."""
@@ -284,6 +277,25 @@ class EmbeddedGallery(Gallery):
 def _match(hit: Hit, names: Mapping[int, tuple[str, str | None]]) -> Match:
     person_id, name = names[hit.person]
     return Match(person_id=person_id, face_id=hit.face_id, similarity=hit.similarity, name=name)
+
+
+def _candidate(
+    record: PersonRecord, vectors: NDArray[np.float32] | InvalidEmbedding
+) -> tuple[Candidate, NDArray[np.float32]] | DomainError:
+    """What is to be stored of a record whose embeddings have been checked, or why nothing of it is."""
+    if isinstance(vectors, InvalidEmbedding):
+        return vectors
+    try:
+        candidate = Candidate(
+            check_person_id(record.person_id),
+            checked_text(record.name, "name"),
+            metadata_json(record.metadata),
+            None if record.created_at is None else microseconds(record.created_at),
+            [_face_row(face, vector) for face, vector in zip(record.faces, vectors, strict=True)],
+        )
+    except DomainError as error:
+        return error
+    return candidate, vectors
 
 
 def _face_row(face: NewFace, vector: NDArray[np.float32]) -> FaceRow:

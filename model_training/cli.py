@@ -6,17 +6,14 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from model_training.backbones.mobilefacenet import (
-    MobileFaceNet,
-    MobileFaceNetShape,
-    fold_batch_norms,
-    set_slope_factor,
-)
+from model_training.backbones.catalogue import BACKBONES, make_backbone, multiply_adds, parameters
+from model_training.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetShape
+from model_training.backbones.units import MobileBackbone, fold_batch_norms, set_slope_factor
 from model_training.card import write_card
 from model_training.config import DistillationRecipe
 from model_training.data import (
@@ -74,12 +71,24 @@ def label(
         Path | None, typer.Option(help=".npz of a MobileFaceNet teacher: faster on CPUs.")
     ] = None,
     teacher_layers: Annotated[Path | None, typer.Option(help="Layer list of that .npz.")] = None,
+    identities: Annotated[
+        list[Path] | None, typer.Option(help="Those of `faces` whose pictures lie in a sub-folder for each person.")
+    ] = None,
     views_per_face: Annotated[int, typer.Option(min=1)] = 6,
     seed: int = 7,
 ) -> None:
     """Draw augmented views of the faces and let the teacher label each."""
-    teacher = _teacher(teacher_onnx, teacher_weights, teacher_layers)
-    label_views([AlignedFaces.load(folder) for folder in faces], teacher, out, views_per_face=views_per_face, seed=seed)
+    strangers = set(identities or []) - set(faces)
+    if strangers:
+        raise typer.BadParameter(f"--identities names {strangers.pop()}, which is none of --faces")
+    label_views(
+        [AlignedFaces.load(folder) for folder in faces],
+        _teacher(teacher_onnx, teacher_weights, teacher_layers),
+        out,
+        views_per_face=views_per_face,
+        seed=seed,
+        identities=[folder in (identities or []) for folder in faces],
+    )
 
 
 def _teacher(onnx: Path | None, weights: Path | None, layers: Path | None) -> Teacher:
@@ -90,21 +99,35 @@ def _teacher(onnx: Path | None, weights: Path | None, layers: Path | None) -> Te
     raise typer.BadParameter("give --teacher-onnx, or --teacher-weights with --teacher-layers")
 
 
-def _student(recipe: DistillationRecipe, teacher: Path | None, layers: Path | None, run: Path | None) -> MobileFaceNet:
+def _student(
+    recipe: DistillationRecipe, teacher: MobileFaceNet | None, run: Path | None, dimension: int
+) -> MobileBackbone:
     """A student that starts from an earlier run's end, from its teacher's blocks, or from nothing."""
     if run is not None:
         return _trained_student(recipe, torch.load(run / "checkpoint.pt", weights_only=True)["student"])
     if teacher is not None:
-        if layers is None:
-            raise typer.BadParameter("--init-from-teacher needs --teacher-layers")
-        return fold_batch_norms(drop_blocks(load_layer_list(teacher, layers), recipe.blocks))
+        if recipe.backbone is not None:
+            raise typer.BadParameter(f"a {recipe.backbone} cannot start from a teacher's blocks")
+        return fold_batch_norms(drop_blocks(teacher, recipe.blocks))
     torch.manual_seed(recipe.seed)
-    return MobileFaceNet(MobileFaceNetShape(blocks=recipe.blocks))
+    return _fresh_student(recipe, dimension)
 
 
-def _trained_student(recipe: DistillationRecipe, state: dict[str, torch.Tensor]) -> MobileFaceNet:
+def _fresh_student(recipe: DistillationRecipe, dimension: int) -> MobileBackbone:
+    if recipe.backbone is None:
+        return MobileFaceNet(MobileFaceNetShape(blocks=recipe.blocks, dimension=dimension))
+    try:
+        network = make_backbone(recipe.backbone, dimension)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not isinstance(network, MobileBackbone):
+        raise typer.BadParameter(f"{recipe.backbone} is a teacher's network, too large for a student")
+    return network
+
+
+def _trained_student(recipe: DistillationRecipe, state: dict[str, torch.Tensor]) -> MobileBackbone:
     """The network of a checkpoint: one that started from a teacher has no BatchNorm left."""
-    student = MobileFaceNet(MobileFaceNetShape(blocks=recipe.blocks))
+    student = _fresh_student(recipe, len(state["fc.bias"]))
     if "fc_bn.running_mean" not in state:
         student = fold_batch_norms(student)
     student.load_state_dict(state)
@@ -117,13 +140,23 @@ def distil(
     bank: Annotated[Path, typer.Option(exists=True, help="Folder made by `label`.")],
     run: Annotated[Path, typer.Option(help="Folder of checkpoint and log; an interrupted run goes on.")],
     init_from_teacher: Annotated[Path | None, typer.Option(help=".npz whose blocks the student starts from.")] = None,
-    teacher_layers: Annotated[Path | None, typer.Option()] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help=".npz of the teacher, where only its stages are wanted.")
+    ] = None,
+    teacher_layers: Annotated[Path | None, typer.Option(help="Layer list of the teacher.")] = None,
     init_from_run: Annotated[Path | None, typer.Option(help="Finished run whose student is trained on.")] = None,
 ) -> None:
     """Distil a student."""
     settings = DistillationRecipe.from_toml(recipe)
-    student = _student(settings, init_from_teacher, teacher_layers, init_from_run)
-    trainer = Trainer(student, ViewBank(bank), settings, run)
+    weights = init_from_teacher or teacher_weights
+    if weights is not None and teacher_layers is None:
+        raise typer.BadParameter("a teacher's .npz needs --teacher-layers")
+    teacher = load_layer_list(weights, teacher_layers) if weights is not None and teacher_layers is not None else None
+    views = ViewBank(bank)
+    student = _student(
+        settings, teacher if init_from_teacher is not None else None, init_from_run, views.labels.shape[1]
+    )
+    trainer = Trainer(student, views, settings, run, teacher)
     if trainer.resume():
         _console.print(f"resuming at step {trainer.step} of {trainer.total_steps}")
     trainer.train()
@@ -184,11 +217,22 @@ def card(
 
 @app.command()
 def summary(
-    teacher_weights: _ExistingFile, teacher_layers: _ExistingFile, blocks: tuple[int, int, int] = (2, 3, 1)
+    names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(BACKBONES)}; all by default.")] = None,
 ) -> None:
-    """Parameters and stages of a teacher and the student that its blocks give."""
-    teacher = load_layer_list(teacher_weights, teacher_layers)
-    for name, network in (("teacher", teacher), ("student", drop_blocks(teacher, blocks))):
-        parameters = int(np.sum([p.numel() for p in network.parameters()]))
-        stages = ", ".join(f"{s.name} {s.channels}ch /{s.stride}" for s in network.feature_stages())
-        _console.print(f"{name}: {parameters:,} parameters; {stages}")
+    """Parameters, multiplications a face and stages of networks."""
+    table = Table("network", "dimension", "parameters", "published, M", "multiplications, M", "stages")
+    for name in names or BACKBONES:
+        try:
+            network = make_backbone(name)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        published = BACKBONES[name].published
+        table.add_row(
+            name,
+            str(network.dimension),
+            f"{parameters(network):,}",
+            "-" if published is None else f"{published:g}",
+            f"{multiply_adds(network) / 1e6:,.0f}",
+            ", ".join(f"{stage.name} {stage.channels} /{stage.stride}" for stage in network.feature_stages()),
+        )
+    _console.print(table)

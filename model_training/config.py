@@ -6,15 +6,21 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class DistillationRecipe(BaseModel):
     """How one student is distilled.
 
     Attributes:
+        backbone: of the catalogue, for a student that starts from nothing; by default a MobileFaceNet of `blocks`.
         blocks: residual blocks that the student keeps in each stage of the teacher.
-        objective: what is compared on the final embedding.
+        objective: how its embedding is held against the teacher's. `logits` compares the distributions over the
+            persons that the bank knows, `adadistill` learns persons by adaptive centres, `none` compares nothing.
+        stage_weights: of the angular loss at each stage that student and teacher share.
+        identity: margin softmax over the bank's persons beside the objective.
+        identity_weight: of that.
+        hyperplanes: `inherited`: the teacher's mean direction of each person, frozen; `learned`: the student's own.
         anneal_until: fraction of the run by which the PReLU slopes have gone linearly to zero; None keeps PReLU.
         held_out: fraction of the views that never trains and only reports.
         checkpoint_every: steps between checkpoints.
@@ -23,8 +29,13 @@ class DistillationRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,60}$")
+    backbone: str | None = None
     blocks: tuple[int, int, int] = (2, 3, 1)
-    objective: Literal["angular", "l2"] = "angular"
+    objective: Literal["angular", "l2", "logits", "adadistill", "none"] = "angular"
+    stage_weights: tuple[float, ...] = ()
+    identity: Literal["none", "arcface", "cosface"] = "none"
+    identity_weight: float = Field(default=0.1, gt=0)
+    hyperplanes: Literal["inherited", "learned"] = "inherited"
     epochs: int = Field(default=3, ge=1, le=1000)
     batch: int = Field(default=64, ge=2, le=4096)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -36,6 +47,17 @@ class DistillationRecipe(BaseModel):
     bf16: bool = True
     compile: bool = True
     seed: int = 1
+
+    @model_validator(mode="after")
+    def _teaches_something(self) -> DistillationRecipe:
+        if self.objective == "none" and self.identity == "none" and not self.stage_weights:
+            raise ValueError("neither an objective nor an identity loss nor a stage: there is nothing to learn")
+        return self
+
+    @property
+    def needs_people(self) -> bool:
+        """Whether the bank has to say whom its views show."""
+        return self.identity != "none" or self.objective in ("logits", "adadistill")
 
     @classmethod
     def from_toml(cls, path: Path) -> DistillationRecipe:

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from model_training.backbones.mobilefacenet import MobileFaceNet, fold_batch_norms
+from model_training.backbones.units import MobileBackbone, fold_batch_norms
 from model_training.data import AlignedFaces
 from service.contract import (
     CROP_SIDE_PX,
@@ -32,7 +32,7 @@ class ParityError(RuntimeError):
     """The exported network does not compute what the trained one does."""
 
 
-def export_onnx(student: MobileFaceNet, path: Path) -> float:
+def export_onnx(student: MobileBackbone, path: Path) -> float:
     """Write the student as ONNX and hold it against PyTorch.
 
     Returns:
@@ -69,7 +69,7 @@ def export_onnx(student: MobileFaceNet, path: Path) -> float:
     return parity
 
 
-def _parity(network: MobileFaceNet, path: Path) -> float:
+def _parity(network: MobileBackbone, path: Path) -> float:
     crops = np.random.default_rng(0).integers(0, 256, (16, CROP_SIDE_PX, CROP_SIDE_PX, 3), dtype=np.uint8)
     pixels = to_network_input(crops, Preprocessing())
     with torch.no_grad():
@@ -102,7 +102,7 @@ def write_manifest(
     path: Path,
     *,
     name: str,
-    student: MobileFaceNet,
+    student: MobileBackbone,
     teacher: str,
     data: list[str],
     licence: str,
@@ -125,8 +125,8 @@ def write_manifest(
         training=training,
         metrics=metrics or {},
         preprocessing=preprocessing,
-        dimension=student.shape.dimension,
-        space_id=space_id(digest, preprocessing, student.shape.dimension),
+        dimension=student.dimension,
+        space_id=space_id(digest, preprocessing, student.dimension),
         impostor_scores=impostors,
     )
     path.with_suffix(".json").write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n")

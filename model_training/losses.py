@@ -30,3 +30,25 @@ def l2_distillation(teacher: Tensor, student: Tensor) -> Tensor:
         student: (n, d) float.
     """
     return ((teacher.detach().float() - student.float()) ** 2).sum(dim=1).mean()
+
+
+def logit_distillation(
+    teacher: Tensor, student: Tensor, hyperplanes: Tensor, *, scale: float = 64.0, temperature: float = 4.0
+) -> Tensor:
+    """Divergence of the student's class distribution from the teacher's, both over the teacher's classes.
+
+    Args:
+        teacher, student: (n, d) float; no gradient flows into the former.
+        hyperplanes: (classes, d) float, whose directions are the teacher's classes.
+        scale: of the cosines that are the logits, as in the teacher's training.
+        temperature: softens both distributions; the result is multiplied by its square.
+
+    Source: Hinton et al. (arXiv 1503.02531), section 2.
+    """
+    classes = functional.normalize(hyperplanes.detach().float(), dim=1)
+    sharpness = scale / temperature
+    expected, got = (
+        functional.log_softmax(sharpness * functional.linear(functional.normalize(rows.float(), dim=1), classes), dim=1)
+        for rows in (teacher.detach(), student)
+    )
+    return functional.kl_div(got, expected, reduction="batchmean", log_target=True) * temperature**2

@@ -11,13 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model_training.backbones.mobilefacenet import (
-    AnnealedPReLU,
-    Bottleneck,
-    ConvUnit,
-    MobileFaceNet,
-    MobileFaceNetShape,
-)
+from model_training.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetShape
+from model_training.backbones.units import AnnealedPReLU, Bottleneck, ConvUnit
 
 _UNIT_OPS = ("Convolution", "BatchNorm", "PReLU")
 

@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from model_training.backbones.mobilefacenet import MobileFaceNet, set_slope_factor
+from model_training.backbones.stages import Backbone
+from model_training.backbones.units import set_slope_factor
 from model_training.config import DistillationRecipe
-from model_training.data import ViewBank
-from model_training.distillation import Distillation
+from model_training.data import Batch, ViewBank
+from model_training.distillation import Distillation, Lesson
+from model_training.margins import AdaptiveCentres, MarginSoftmax
+from model_training.stage_matching import StageMatching
 from service.contract import Preprocessing, to_network_input
 
-Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
+_STUDENT = "student."
 
 
 class CheckpointError(ValueError):
@@ -50,22 +51,37 @@ class Trainer:
         bank: views with labels.
         recipe: how.
         folder: where checkpoints and `log.csv` go; a checkpoint found there is resumed.
+        teacher: the network that labelled the views, where its stages are to be compared too.
 
     Raises:
-        ValueError: the bank is too small for one batch beside the views held out.
+        ValueError: the bank is too small for one batch beside the views held out, or the recipe asks for stages
+            without a teacher.
+        DataError: the recipe asks for persons and the bank knows none.
     """
 
-    def __init__(self, student: MobileFaceNet, bank: ViewBank, recipe: DistillationRecipe, folder: Path) -> None:
+    def __init__(
+        self,
+        student: Backbone,
+        bank: ViewBank,
+        recipe: DistillationRecipe,
+        folder: Path,
+        teacher: Backbone | None = None,
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self._recipe = recipe
         self._bank = bank
         self._folder = folder
+        if recipe.stage_weights and teacher is None:
+            raise ValueError("comparing stages needs the teacher's network")
         folder.mkdir(parents=True, exist_ok=True)
         self.student = student.to(memory_format=torch.channels_last).train()
-        self._module = Distillation(student, recipe.objective)
-        self._run = torch.compile(self._module, dynamic=False) if recipe.compile else self._module
-        decayed = [p for p in student.parameters() if p.ndim > 1]
-        others = [p for p in student.parameters() if p.ndim <= 1]
+        self._teacher = None
+        if recipe.stage_weights and teacher is not None:
+            self._teacher = teacher.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._module = _objective(student, bank, recipe, self._teacher)
+        trained = [p for p in self._module.parameters() if p.requires_grad]
+        decayed = [p for p in trained if p.ndim > 1]
+        others = [p for p in trained if p.ndim <= 1]
         self._optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=recipe.learning_rate,
@@ -94,7 +110,8 @@ class Trainer:
         state = torch.load(self.checkpoint_path, weights_only=True)
         if state["recipe"] != self._recipe.model_dump_json():
             raise CheckpointError(f"{self.checkpoint_path} belongs to another recipe")
-        self.student.load_state_dict(state["student"])
+        student = {_STUDENT + name: value for name, value in state["student"].items()}
+        self._module.load_state_dict(student | state["rest"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
         return True
@@ -104,10 +121,10 @@ class Trainer:
         end = min(self.total_steps, until if until is not None else self.total_steps)
         running_loss, running_cosine = 0.0, 0.0
         with tqdm(total=self.total_steps, initial=self.step, unit="step", desc=self._recipe.name) as bar:
-            for views, labels in _ahead(self._batches()):
+            for batch in _ahead(self._batches()):
                 if self.step >= end:
                     break
-                loss, cosine = self._train_step(views, labels)
+                loss, cosine = self._train_step(batch)
                 self.step += 1
                 running_loss += (loss - running_loss) / min(self.step, 50)
                 running_cosine += (cosine - running_cosine) / min(self.step, 50)
@@ -123,24 +140,23 @@ class Trainer:
         self.student.eval()
         with torch.no_grad():
             for start in range(self._train_rows, len(self._bank), self._recipe.batch):
-                rows = slice(start, start + self._recipe.batch)
-                pixels, labels = self._tensors(np.array(self._bank.views[rows]), np.array(self._bank.labels[rows]))
+                batch = self._bank.at(slice(start, start + self._recipe.batch))
                 with self._autocast():
-                    embedding = self.student(pixels)
-                cosines.append(torch.nn.functional.cosine_similarity(embedding.float(), labels, dim=1))
+                    embedding = self.student(_pixels(batch)).float()
+                cosines.append(torch.nn.functional.cosine_similarity(embedding, torch.from_numpy(batch.labels), dim=1))
         self.student.train()
         return float(torch.cat(cosines).mean())
 
-    def _train_step(self, views: NDArray[np.uint8], labels: NDArray[np.float32]) -> tuple[float, float]:
+    def _train_step(self, batch: Batch) -> tuple[float, float]:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.total_steps, self._recipe)
         set_slope_factor(self.student, slope_factor_at(self.step, self.total_steps, self._recipe))
-        pixels, targets = self._tensors(views, labels)
+        pixels = _pixels(batch)
         with self._autocast():
-            loss, cosine = self._run(pixels, targets)
+            loss, cosine = self._module(pixels, self._lesson(batch, pixels))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
+        torch.nn.utils.clip_grad_norm_(self._module.parameters(), 5.0)
         self._optimizer.step()
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"loss is not finite at step {self.step}")
@@ -152,9 +168,12 @@ class Trainer:
             yield from self._bank.batches(self._recipe.batch, epoch, self._recipe.seed, self._train_rows, skip)
             epoch, skip = epoch + 1, 0
 
-    def _tensors(self, views: NDArray[np.uint8], labels: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        pixels = torch.from_numpy(to_network_input(views, Preprocessing()))
-        return pixels.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels)
+    def _lesson(self, batch: Batch, pixels: Tensor) -> Lesson:
+        maps: list[Tensor] = []
+        if self._teacher is not None:
+            with torch.no_grad():
+                _, maps = self._teacher.forward_features(pixels)
+        return Lesson(torch.from_numpy(batch.labels), torch.from_numpy(batch.classes), maps)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16)
@@ -175,12 +194,41 @@ class Trainer:
         state = {
             "recipe": self._recipe.model_dump_json(),
             "student": self.student.state_dict(),
+            "rest": {name: value for name, value in self._module.state_dict().items() if not name.startswith(_STUDENT)},
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
         }
         partial = self.checkpoint_path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint_path)
+
+
+def _objective(student: Backbone, bank: ViewBank, recipe: DistillationRecipe, teacher: Backbone | None) -> Distillation:
+    """The recipe's objective, with what it draws from the bank and the teacher."""
+    means = torch.from_numpy(bank.class_means()) if recipe.needs_people else None
+    identity = None
+    if recipe.identity != "none":
+        inherited = means if recipe.hyperplanes == "inherited" else None
+        identity = MarginSoftmax(bank.people, student.dimension, recipe.identity, inherited=inherited)
+    stages = None
+    if teacher is not None:
+        stages = StageMatching(student.feature_stages(), teacher.feature_stages(), recipe.stage_weights)
+    return Distillation(
+        student,
+        recipe.objective,
+        hyperplanes=means if recipe.objective == "logits" else None,
+        centres=AdaptiveCentres(bank.people, student.dimension) if recipe.objective == "adadistill" else None,
+        stages=stages,
+        identity=identity,
+        identity_weight=recipe.identity_weight,
+        compiled=recipe.compile,
+    )
+
+
+def _pixels(batch: Batch) -> Tensor:
+    """(n, 3, 112, 112) float32 as the networks read them."""
+    pixels = torch.from_numpy(to_network_input(batch.views, Preprocessing()))
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

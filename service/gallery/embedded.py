@@ -218,9 +218,7 @@ class EmbeddedGallery(Gallery):
         self._store.close()
         self._indexes.close()
 
-    def _prepared(
-        self, records: Sequence[PersonRecord]
-    ) -> list[tuple[Candidate, NDArray[np.float32]] | DomainError]:
+    def _prepared(self, records: Sequence[PersonRecord]) -> list[tuple[Candidate, NDArray[np.float32]] | DomainError]:
         checked = checked_embeddings_each([record.faces for record in records], self._dimension)
         return [_candidate(record, vectors) for record, vectors in zip(records, checked, strict=True)]
 

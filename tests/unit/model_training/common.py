@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from model_training.backbones.mobilefacenet import AnnealedPReLU, MobileFaceNet, MobileFaceNetShape
+from model_training.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetShape
+from model_training.backbones.units import AnnealedPReLU
 
 TINY = MobileFaceNetShape(
     blocks=(1, 1, 0),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from model_training.data import (
+    NOBODY,
     AlignedFaces,
     DataError,
     ViewBank,
@@ -118,32 +119,77 @@ def numbers(tmp_path_factory):
     return ViewBank(folder)
 
 
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """Two folders of the same names, of which the first tells people apart: twenty views each of ada, ada, bob."""
+    folder = tmp_path_factory.mktemp("named")
+    parts = [AlignedFaces(CROPS[:3], ["ada/1", "ada/2", "bob/1"]), AlignedFaces(CROPS[3:], ["ada/1", "bob/1"])]
+    label_views(parts, MeanColours(), folder, views_per_face=20, seed=3, identities=[True, False])
+    return ViewBank(folder)
+
+
+class TestIdentities:
+    def test_views_know_whom_they_show_unless_two_are_mixed(self, named):
+        assert named.people == 2
+        by_face = named.classes.reshape(5, 20)
+        for face, person in enumerate((0, 0, 1)):
+            assert by_face[face, 0] == person
+            assert set(by_face[face].tolist()) == {person, NOBODY}
+        assert (by_face[3:] == NOBODY).all()
+
+    def test_class_means_are_mean_directions(self, named):
+        rows = np.asarray(named.labels[np.flatnonzero(named.classes == 1)], dtype=np.float64)
+        mean = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
+        np.testing.assert_allclose(named.class_means()[1], mean / np.linalg.norm(mean), atol=1e-5)
+
+    def test_batches_carry_them(self, named):
+        batch = next(named.batches(10, 0, 0, 100))
+        rows = [np.flatnonzero((named.labels == label).all(axis=1))[0] for label in batch.labels]
+        assert batch.classes.tolist() == named.classes[rows].tolist()
+
+    def test_a_folder_that_names_nobody_has_no_means(self, bank):
+        assert bank.people == 0
+        assert (bank.classes == NOBODY).all()
+        with pytest.raises(DataError, match="whom its views show"):
+            bank.class_means()
+
+    def test_the_same_name_in_two_folders_is_two_people(self, tmp_path):
+        parts = [AlignedFaces(CROPS[:1], ["ada/1.jpg"]), AlignedFaces(CROPS[1:2], ["ada/1.jpg"])]
+        label_views(parts, MeanColours(), tmp_path, views_per_face=1, seed=0, identities=[True, True])
+        assert ViewBank(tmp_path).classes.tolist() == [0, 1]
+
+    def test_a_bank_goes_on_only_with_the_same_people(self, named, tmp_path):
+        label_views([FACES], MeanColours(), tmp_path, views_per_face=1, seed=0, identities=[True])
+        with pytest.raises(DataError, match="another recipe"):
+            label_views([FACES], MeanColours(), tmp_path, views_per_face=1, seed=0)
+
+
 class TestBatches:
     def read(self, numbers, epoch=0, seed=1, rows=100, skip=0):
         batches = list(numbers.batches(16, epoch, seed, rows, skip))
-        assert all(len(views) == len(labels) == 16 for views, labels in batches)
+        assert all(len(part) == 16 for batch in batches for part in batch)
         return batches
 
     def test_an_epoch_shows_each_view_at_most_once_and_none_beyond_the_rows(self, numbers):
         batches = self.read(numbers)
-        shown = np.concatenate([labels for _, labels in batches])
+        shown = np.concatenate([batch.labels for batch in batches])
         assert len(batches) == 6
         assert len(np.unique(shown)) == 96
         assert shown.max() < 100
 
     def test_views_and_labels_stay_together(self, numbers):
-        for views, labels in self.read(numbers):
-            np.testing.assert_array_equal(labels[:, 0], views[:, 50, 60, 1])
+        for batch in self.read(numbers):
+            np.testing.assert_array_equal(batch.labels[:, 0], batch.views[:, 50, 60, 1])
 
     def test_the_order_follows_from_seed_and_epoch(self, numbers):
-        first = [labels.tobytes() for _, labels in self.read(numbers)]
-        assert first == [labels.tobytes() for _, labels in self.read(numbers)]
-        assert first != [labels.tobytes() for _, labels in self.read(numbers, epoch=1)]
-        assert first != [labels.tobytes() for _, labels in self.read(numbers, seed=2)]
+        first = [batch.labels.tobytes() for batch in self.read(numbers)]
+        assert first == [batch.labels.tobytes() for batch in self.read(numbers)]
+        assert first != [batch.labels.tobytes() for batch in self.read(numbers, epoch=1)]
+        assert first != [batch.labels.tobytes() for batch in self.read(numbers, seed=2)]
 
     def test_skipping_leaves_out_the_first(self, numbers):
         whole, rest = self.read(numbers), self.read(numbers, skip=4)
-        assert [labels.tobytes() for _, labels in rest] == [labels.tobytes() for _, labels in whole[4:]]
+        assert [batch.labels.tobytes() for batch in rest] == [batch.labels.tobytes() for batch in whole[4:]]
 
 
 class TestPeople:

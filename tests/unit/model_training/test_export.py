@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model_training import export
-from model_training.backbones.mobilefacenet import set_slope_factor
+from model_training.backbones.units import set_slope_factor
 from model_training.data import AlignedFaces
 from model_training.export import (
     ParityError,

@@ -2,11 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from model_training.distillation import Distillation
-from model_training.losses import angular_distillation, l2_distillation
+from model_training.losses import angular_distillation, l2_distillation, logit_distillation
 
 TEACHER = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]])
 
@@ -60,13 +60,27 @@ class TestL2:
         torch.testing.assert_close(student.grad, -2 * TEACHER / 3)
 
 
-class TestDistillation:
-    @pytest.mark.parametrize(("objective", "loss"), [("angular", 0.04**2), ("l2", 2.0)])
-    def test_the_student_is_run_and_compared(self, objective, loss):
-        student = torch.nn.Linear(2, 2, bias=False)
-        with torch.no_grad():
-            student.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-        got, cosine = Distillation(student, objective)(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 4.0]]))
-        assert got.item() == pytest.approx(loss, rel=1e-4)
-        assert cosine.item() == pytest.approx(0.96)
-        assert not cosine.requires_grad
+class TestLogits:
+    HYPERPLANES = torch.tensor([[2.0, 0.0], [0.0, 0.5], [-1.0, 0.0]])
+
+    def test_golden_value(self):
+        student = torch.tensor([[1.0, 0.0], [0.6, 0.8], [-3.0, 0.0]])
+        # Cosines to the classes are (x, y, -x) of unit vectors; softmax at scale 8, temperature 2, so 4 times those.
+        expected = 0.0
+        for (tx, ty), (sx, sy) in zip([(0.6, 0.8), (1, 0), (0, 1)], [(1, 0), (0.6, 0.8), (-1, 0)], strict=True):
+            t, s = np.exp(4 * np.array([tx, ty, -tx])), np.exp(4 * np.array([sx, sy, -sx]))
+            t, s = t / t.sum(), s / s.sum()
+            expected += (t * np.log(t / s)).sum() * 4 / 3
+        got = logit_distillation(TEACHER, student, self.HYPERPLANES, scale=8.0, temperature=2.0)
+        assert got.item() == pytest.approx(expected, rel=1e-5)
+
+    def test_the_same_directions_cost_nothing(self):
+        assert logit_distillation(TEACHER, TEACHER * 5, self.HYPERPLANES).item() == pytest.approx(0.0, abs=1e-5)
+
+    def test_no_gradient_reaches_the_teacher_or_its_classes(self):
+        teacher, classes = TEACHER.clone().requires_grad_(), self.HYPERPLANES.clone().requires_grad_()
+        student = torch.ones(3, 2, requires_grad=True)
+        logit_distillation(teacher, student, classes).backward()
+        assert teacher.grad is None
+        assert classes.grad is None
+        assert student.grad.abs().sum() > 0

@@ -5,14 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from model_training.backbones.mobilefacenet import (
-    AnnealedPReLU,
-    ConvUnit,
-    MobileFaceNet,
-    MobileFaceNetShape,
-    fold_batch_norms,
-    set_slope_factor,
-)
+from model_training.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetShape
+from model_training.backbones.units import AnnealedPReLU, ConvUnit, fold_batch_norms, set_slope_factor
 from tests.unit.model_training.common import TINY, random_network, random_pixels
 
 

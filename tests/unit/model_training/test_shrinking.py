@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from model_training.backbones.mobilefacenet import AnnealedPReLU, ConvUnit, MobileFaceNetShape
+from model_training.backbones.mobilefacenet import MobileFaceNetShape
+from model_training.backbones.units import AnnealedPReLU, ConvUnit
 from model_training.shrinking import LayerListError, drop_blocks, kept_blocks, load_layer_list
 from tests.unit.model_training.common import TINY, random_network, random_pixels
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from model_training.backbones.mobilefacenet import fold_batch_norms
+from model_training.backbones.units import fold_batch_norms
 from model_training.config import DistillationRecipe
-from model_training.data import ViewBank
+from model_training.data import NOBODY, DataError, ViewBank
 from model_training.trainer import CheckpointError, Trainer, learning_rate_at, slope_factor_at
 from service.contract import Preprocessing, to_network_input
 from tests.unit.model_training.common import TINY, MeanColours, random_network
@@ -84,6 +84,20 @@ def learner(lesson, folder, **changes):
     return Trainer(student, lesson, RECIPE.model_copy(update={"epochs": 12, **changes}), folder)
 
 
+@pytest.fixture(scope="module")
+def named_lesson(lesson, tmp_path_factory):
+    """The same views, of which every third shows one of four people and the rest nobody known.
+
+    The labels are taken about their mean: as they are, four random people all lie in one direction.
+    """
+    folder = tmp_path_factory.mktemp("named")
+    np.save(folder / "views.npy", lesson.views)
+    np.save(folder / "labels.npy", lesson.labels - lesson.labels.mean(axis=0))
+    np.save(folder / "classes.npy", [row // 3 % 4 if row % 3 == 0 else NOBODY for row in range(len(lesson))])
+    (folder / "bank.json").write_text(json.dumps({"labelled": len(lesson), "people": 4}))
+    return ViewBank(folder)
+
+
 def log_of(trainer):
     with (trainer.checkpoint_path.parent / "log.csv").open() as stream:
         return list(csv.DictReader(stream))
@@ -133,6 +147,56 @@ class TestTraining:
         assert trainer.held_out_cosine() > 0.9
 
 
+class TestObjectives:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"objective": "logits"},
+            {"objective": "adadistill"},
+            {"objective": "none", "identity": "cosface", "hyperplanes": "learned"},
+            {"identity": "arcface"},
+            {"stage_weights": (0.1, 0.2, 0.3)},
+        ],
+        ids=lambda changes: "-".join(f"{value}" for value in changes.values()),
+    )
+    def test_each_runs_falls_and_resumes_to_the_same_weights(self, named_lesson, tmp_path, changes):
+        def trainer(folder):
+            student = fold_batch_norms(random_network(TINY))
+            torch.nn.init.normal_(student.fc.weight, std=0.1, generator=torch.Generator().manual_seed(3))
+            recipe = RECIPE.model_copy(update={"epochs": 6, **changes})
+            return Trainer(student, named_lesson, recipe, folder, random_network(TINY))
+
+        whole = trainer(tmp_path / "whole")
+        whole.train()
+        rows = log_of(whole)
+        assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+        trainer(tmp_path / "halved").train(until=11)
+        resumed = trainer(tmp_path / "halved")
+        assert resumed.resume()
+        resumed.train()
+        assert_same_weights(weights(resumed), weights(whole))
+
+    def test_stages_need_the_teachers_network(self, lesson, tmp_path):
+        with pytest.raises(ValueError, match="teacher's network"):
+            learner(lesson, tmp_path, stage_weights=(1.0, 1.0, 1.0))
+
+    @pytest.mark.parametrize("changes", [{"objective": "logits"}, {"identity": "arcface"}])
+    def test_persons_are_needed_where_they_are_learnt(self, lesson, tmp_path, changes):
+        with pytest.raises(DataError, match="whom its views show"):
+            learner(lesson, tmp_path, **changes)
+
+    def test_the_teacher_stays_what_it_was(self, lesson, tmp_path):
+        teacher = random_network(TINY)
+        before = {name: value.clone() for name, value in teacher.state_dict().items()}
+        recipe = RECIPE.model_copy(update={"stage_weights": (1.0, 1.0, 1.0)})
+        Trainer(random_network(TINY), lesson, recipe, tmp_path, teacher).train(until=3)
+        assert_same_weights(teacher.state_dict(), before)
+
+    def test_a_recipe_that_teaches_nothing_is_refused(self):
+        with pytest.raises(ValueError, match="nothing to learn"):
+            DistillationRecipe(name="idle", objective="none")
+
+
 class TestResume:
     @pytest.mark.parametrize("stopped_at", [3, 5, 7])
     def test_an_interrupted_run_ends_with_the_very_same_weights(self, uninterrupted, bank, tmp_path, stopped_at):
@@ -150,10 +214,10 @@ class TestResume:
         killed = new_trainer(bank, tmp_path)
         step = killed._train_step
 
-        def die_at_six(views, labels):
+        def die_at_six(batch):
             if killed.step == 6:
                 raise KeyboardInterrupt
-            return step(views, labels)
+            return step(batch)
 
         monkeypatch.setattr(killed, "_train_step", die_at_six)
         with pytest.raises(KeyboardInterrupt):

@@ -18,7 +18,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from model_training.open_set import open_set
+from model_training.pictures import people_in_pairs, pictures_in
 from model_training.protocols import Embed, ProtocolError, read_lfw_pairs, verification
+from service.calibration import ImpostorCurve
 from service.contract import ContractError, align
 from service.domain import Detection
 from service.vision.detection import YuNetDetector
@@ -27,6 +30,8 @@ from service.vision.imaging import ImageLimits, decode
 
 app = typer.Typer(help="Measure the shipped models.", no_args_is_help=True)
 
+# Of the people at hand, so that enough are left to be strangers when others fill the gallery.
+_MOST_ENROLLED = 2_000
 _MODELS = Path(__file__).parent.parent / "service" / "models"
 
 
@@ -106,6 +111,73 @@ def run_verification(
     for name, value in figures.items():
         table.add_row(name, str(value))
     console.print(table)
+
+
+@app.command(name="open-set")
+def run_open_set(
+    lfw_dir: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of Name/Name_0001.jpg.")],
+    pairs: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Names people who took no part in training.")
+    ],
+    distractors: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Pictures of others, to fill large galleries.")
+    ] = None,
+    sizes: Annotated[str, typer.Option(help="Gallery faces.")] = "100,1000,3000",
+    rates: Annotated[str, typer.Option(help="Target FPIRs.")] = "0.001,0.01,0.1",
+    trials: Annotated[int, typer.Option(min=2)] = 30,
+    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = _MODELS / "student.onnx",
+    detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = _MODELS / "detector.onnx",
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Strangers identified (FPIR) and enrolled people missed (FNIR) at the thresholds that the service would use."""
+    try:
+        network = OnnxNetwork(embedder, threads=threads)
+        embed = serving_embed(YuNetDetector(detector), network)
+        wanted_sizes, wanted_rates = (
+            [int(part) for part in sizes.split(",")],
+            [float(part) for part in rates.split(",")],
+        )
+    except (ContractError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if network.manifest.impostor_scores is None:
+        raise typer.BadParameter(f"the manifest of {embedder} states no impostor scores")
+    curve = ImpostorCurve.of(network.manifest.impostor_scores)
+    cv2.setNumThreads(1)
+    named = people_in_pairs(pairs)
+    vectors, names = _embedded([path for path in pictures_in(lfw_dir) if path.parent.name in named], embed)
+    others = _embedded(pictures_in(distractors), embed)[0] if distractors is not None else None
+    table = Table(
+        "gallery", "people enrolled", "FPIR asked", "observed", "95 % of trials", "FNIR", "threshold", "strangers",
+        title=f"Open-set identification: {embedder.name}, {detector.name}, {trials} trials",
+    )  # fmt: skip
+    for size in wanted_sizes:
+        enrolled = min(size, _MOST_ENROLLED) if others is not None else size
+        for rate in wanted_rates:
+            try:
+                (figure,) = open_set(
+                    vectors, names, curve.threshold, size=size, rates=[rate], distractors=others, enrolled=enrolled,
+                    trials=trials,
+                )  # fmt: skip
+            except ValueError as error:
+                table.add_row(str(size), str(enrolled), f"{rate:g}", str(error))
+                continue
+            low, high = figure.interval
+            table.add_row(
+                f"{size}", f"{enrolled}", f"{rate:g}", f"{figure.observed:.5f}", f"{low:.5f} to {high:.5f}",
+                f"{figure.missed:.4f}", f"{figure.threshold:.3f}", f"{figure.strangers}",
+            )  # fmt: skip
+    Console().print(table)
+
+
+def _embedded(paths: list[Path], embed: Embed) -> tuple[NDArray[np.float32], list[str]]:
+    """Embeddings of the pictures that show a face, and the folder that each lay in."""
+    found = [
+        (embed(path), path.parent.name) for path in track(paths, description="embedding", console=Console(stderr=True))
+    ]
+    shown = [(vector, name) for vector, name in found if vector is not None]
+    if not shown:
+        raise typer.BadParameter("no picture shows a face")
+    return np.stack([vector for vector, _ in shown]), [name for _, name in shown]
 
 
 if __name__ == "__main__":

@@ -42,6 +42,16 @@ def _section(manifest: ModelManifest) -> Iterator[str]:
             f"- impostor cosines: mean {scores.mean:.4f}, deviation {scores.std:.4f}"
             f" over {scores.comparisons:,} comparisons ({scores.source})"
         )
+        if scores.tail is not None:
+            tail = scores.tail
+            yield (
+                f"- their highest {tail.rate:.1%}, {tail.exceedances:,} beyond {tail.start:.3f}: generalised Pareto,"
+                f" shape {tail.shape:.3f}, scale {tail.scale:.4f},"
+                f" off by {tail.deviation:.3f} at most (Kolmogorov-Smirnov)"
+            )
+    if manifest.mate_scores is not None:
+        mates = manifest.mate_scores
+        yield f"- mate cosines: mean {mates.mean:.4f}, deviation {mates.std:.4f} over {mates.comparisons:,} comparisons"
     for title, values in (("Training", manifest.training), ("Measured", manifest.metrics)):
         yield from ("", f"### {title}", "", "| | |", "|---|---|")
         yield from (f"| {name} | {value} |" for name, value in _flat(values))

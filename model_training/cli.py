@@ -20,22 +20,22 @@ from model_training.data import (
     AlignedFaces,
     ViewBank,
     label_views,
-    people_in_pairs,
-    pictures_in,
     prepare_faces,
-    without_people,
 )
 from model_training.detector.cli import app as detector_app
 from model_training.export import (
     embed_faces,
     export_onnx,
-    measure_impostors,
     record_metrics,
+    record_scores,
     write_manifest,
 )
+from model_training.pictures import people_in_pairs, pictures_in, without_people
+from model_training.scores import measure_scores
 from model_training.shrinking import drop_blocks, load_layer_list
 from model_training.teacher import OnnxTeacher, Teacher, TorchTeacher, raw_pixels
 from model_training.trainer import Trainer
+from service.contract import ImpostorScores, MateScores
 from service.vision.detection import YuNetDetector
 
 app = typer.Typer(help="Make the models that the service runs.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -179,9 +179,7 @@ def export(
     student = _trained_student(settings, state["student"])
     set_slope_factor(student, 1.0 if settings.anneal_until is None else 0.0)
     parity = export_onnx(student, out)
-    faces = AlignedFaces.load(impostor_faces)
-    names = [Path(source).parent.name for source in faces.sources]
-    scores = measure_impostors(embed_faces(out, faces), names, f"{len(faces.crops)} LFW pictures of people in no pair")
+    impostors, mates = _scores(out, impostor_faces)
     about = json.loads(description.read_text())
     training = {
         **settings.model_dump(mode="json", exclude={"name"}),
@@ -198,10 +196,28 @@ def export(
         data=about["data"],
         licence=about["licence"],
         training=training,
-        impostors=scores,
+        impostors=impostors,
+        mates=mates,
     )
     write_card(out.parent)
     _console.print(f"{out}: {manifest.size_bytes / 1e6:.2f} MB, {manifest.space_id}, parity {parity:.7f}")
+
+
+def _scores(model: Path, folder: Path) -> tuple[ImpostorScores, MateScores | None]:
+    faces = AlignedFaces.load(folder)
+    source = f"{len(faces.crops)} pictures of {len(set(faces.people()))} people who are in no test set"
+    return measure_scores(embed_faces(model, faces), faces.people(), source)
+
+
+@app.command()
+def calibrate(
+    impostor_faces: Annotated[Path, typer.Option(help="Prepared faces in Name/ folders, of nobody in a test set.")],
+    model: Annotated[Path, typer.Option()] = _MODELS / "student.onnx",
+) -> None:
+    """Measure a shipped student's impostor and mate scores anew: the ground of the service's thresholds."""
+    manifest = record_scores(model, *_scores(model, impostor_faces))
+    write_card(model.parent)
+    _console.print(manifest.impostor_scores)
 
 
 @app.command()

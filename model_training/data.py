@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,6 @@ from model_training.teacher import Teacher
 from model_training.views import augmented_view, clean_view, mixed_view
 from service.contract import CROP_SIDE_PX, ContractError, align
 from service.vision.detection import YuNetDetector
-
-_PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-
 
 # Class of a view whose person is not known, or that shows two.
 NOBODY = -1
@@ -61,22 +58,6 @@ class AlignedFaces:
     def people(self) -> list[str]:
         """The sub-folder that each crop's picture lay in, by which data sets name people."""
         return [Path(source).parent.as_posix() for source in self.sources]
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """All pictures below a folder, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURE_ENDINGS)
-
-
-def people_in_pairs(pairs_file: Path) -> set[str]:
-    """Names that a pairs file in LFW's format mentions."""
-    rows = [line.split() for line in pairs_file.read_text().splitlines()[1:] if line.strip()]
-    return {name for row in rows for name in ([row[0]] if len(row) == 3 else [row[0], row[2]])}
-
-
-def without_people(pictures: Iterable[Path], names: set[str]) -> list[Path]:
-    """Pictures whose folder names nobody in `names`: what keeps test identities out of training."""
-    return [path for path in pictures if path.parent.name not in names]
 
 
 def prepare_faces(pictures: list[Path], root: Path, detector: YuNetDetector, out: Path) -> int:

@@ -16,6 +16,7 @@ from model_training.data import AlignedFaces
 from service.contract import (
     CROP_SIDE_PX,
     ImpostorScores,
+    MateScores,
     ModelManifest,
     Preprocessing,
     normalise_embeddings,
@@ -79,25 +80,6 @@ def _parity(network: MobileBackbone, path: Path) -> float:
     return float((expected * got).sum(axis=1).min())
 
 
-def measure_impostors(embeddings: NDArray[np.float32], names: list[str], source: str) -> ImpostorScores:
-    """Mean and deviation of the cosines between all pictures of different people.
-
-    Args:
-        embeddings: (n, d) of unit length.
-        names: who is in each picture.
-        source: said in the manifest.
-    """
-    people = np.unique(names, return_inverse=True)[1]
-    rows, columns = np.triu_indices(len(embeddings), k=1)
-    cosines = (embeddings @ embeddings.T)[rows, columns][people[rows] != people[columns]]
-    return ImpostorScores(
-        mean=round(float(cosines.mean()), 5),
-        std=round(float(cosines.std()), 5),
-        comparisons=len(cosines),
-        source=source,
-    )
-
-
 def write_manifest(
     path: Path,
     *,
@@ -108,6 +90,7 @@ def write_manifest(
     licence: str,
     training: dict[str, Any],
     impostors: ImpostorScores,
+    mates: MateScores | None = None,
     metrics: dict[str, Any] | None = None,
 ) -> ModelManifest:
     """Describe an exported student in a JSON file beside it."""
@@ -128,6 +111,7 @@ def write_manifest(
         dimension=student.dimension,
         space_id=space_id(digest, preprocessing, student.dimension),
         impostor_scores=impostors,
+        mate_scores=mates,
     )
     path.with_suffix(".json").write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n")
     return manifest
@@ -135,10 +119,19 @@ def write_manifest(
 
 def record_metrics(model_path: Path, metrics: dict[str, Any]) -> ModelManifest:
     """Add measured figures to a model's manifest; the weights and their space stay what they are."""
-    path = model_path.with_suffix(".json")
-    manifest = ModelManifest.model_validate_json(path.read_bytes())
-    updated = manifest.model_copy(update={"metrics": {**manifest.metrics, **metrics}})
-    path.write_text(updated.model_dump_json(indent=2, exclude_none=True) + "\n")
+    manifest = ModelManifest.model_validate_json(model_path.with_suffix(".json").read_bytes())
+    return _updated(model_path, manifest, metrics={**manifest.metrics, **metrics})
+
+
+def record_scores(model_path: Path, impostors: ImpostorScores, mates: MateScores | None) -> ModelManifest:
+    """Replace what a model's manifest says of its scores."""
+    manifest = ModelManifest.model_validate_json(model_path.with_suffix(".json").read_bytes())
+    return _updated(model_path, manifest, impostor_scores=impostors, mate_scores=mates)
+
+
+def _updated(model_path: Path, manifest: ModelManifest, **changes: object) -> ModelManifest:
+    updated = manifest.model_copy(update=changes)
+    model_path.with_suffix(".json").write_text(updated.model_dump_json(indent=2, exclude_none=True) + "\n")
     return updated
 
 

@@ -87,7 +87,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         embedder,
         cache,
         gallery,
-        ImpostorCurve(scores.mean, scores.std),
+        ImpostorCurve.of(scores),
         target_fpir=settings.target_fpir,
         max_faces=settings.max_faces,
         enforce_quality=settings.quality_gate == "standard",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -188,14 +189,40 @@ def space_id(weights_sha256: str, preprocessing: Preprocessing, dimension: int) 
     return "sf1-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class ImpostorTail(BaseModel):
+    """A generalised Pareto distribution of what the highest impostor cosines exceed `start` by.
+
+    `rate * (1 + shape * (s - start) / scale) ** (-1 / shape)` of all impostor comparisons reach `s`, from `start` on.
+
+    Attributes:
+        start: cosine from which on it holds.
+        rate: share of comparisons beyond `start`.
+        shape, scale: of the distribution, the latter in cosines.
+        exceedances: comparisons that it was fitted to.
+        deviation: largest difference between its distribution function and theirs (Kolmogorov and Smirnov).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: float = Field(gt=-1, lt=1)
+    rate: float = Field(gt=0, lt=1)
+    shape: float = Field(gt=-1, lt=1)
+    scale: float = Field(gt=0)
+    exceedances: int = Field(gt=0)
+    deviation: float = Field(ge=0, le=1)
+
+
 class ImpostorScores(BaseModel):
     """Cosines between pictures of different people, measured at export: the ground of every threshold.
 
     Attributes:
         mean: of the cosines.
-        std: of the cosines; the model takes them as normally distributed.
+        std: of the cosines.
         comparisons: how many were measured.
         source: on which pictures.
+        body: cosines and the share of comparisons that reach them, ascending, up to the tail; without it they are
+            taken as normally distributed.
+        tail: beyond the body.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -204,12 +231,38 @@ class ImpostorScores(BaseModel):
     std: float = Field(gt=0, le=1)
     comparisons: int = Field(gt=0)
     source: str
+    body: tuple[tuple[float, float], ...] = ()
+    tail: ImpostorTail | None = None
+
+    @model_validator(mode="after")
+    def _rates_fall(self) -> Self:
+        points = list(self.body)
+        if (self.tail is None) != (not points):
+            raise ValueError("a body and a tail come together")
+        if self.tail is not None:
+            points.append((self.tail.start, self.tail.rate))
+        if any(not 0 < rate < 1 for _, rate in points):
+            raise ValueError("rates lie between 0 and 1")
+        if any(low[0] >= high[0] or low[1] <= high[1] for low, high in pairwise(points)):
+            raise ValueError("cosines ascend and rates fall, from the body to the tail")
+        return self
+
+
+class MateScores(BaseModel):
+    """Cosines between different pictures of one person, measured at export."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float = Field(ge=-1, le=1)
+    std: float = Field(ge=0, le=1)
+    comparisons: int = Field(gt=0)
 
 
 class ModelManifest(BaseModel):
     """What a model file is: written beside it by `model_training`, checked before it is loaded.
 
-    An embedder carries `preprocessing`, `dimension`, `space_id` and `impostor_scores`; a detector none of these.
+    An embedder carries `preprocessing`, `dimension`, `space_id` and `impostor_scores`, and `mate_scores` where its
+    export could measure them; a detector none of these.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -229,10 +282,11 @@ class ModelManifest(BaseModel):
     dimension: int | None = Field(default=None, ge=1, le=4096)
     space_id: str | None = None
     impostor_scores: ImpostorScores | None = None
+    mate_scores: MateScores | None = None
 
     @model_validator(mode="after")
     def _embedder_names_its_space(self) -> Self:
-        embedder_fields = (self.preprocessing, self.dimension, self.space_id, self.impostor_scores)
+        embedder_fields = (self.preprocessing, self.dimension, self.space_id, self.impostor_scores, self.mate_scores)
         if self.role == "detector":
             if any(field is not None for field in embedder_fields):
                 raise ValueError("a detector has no embedding space")

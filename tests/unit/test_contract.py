@@ -13,6 +13,7 @@ from service.contract import (
     TEMPLATE,
     ContractError,
     ImpostorScores,
+    ImpostorTail,
     ModelManifest,
     Preprocessing,
     align,
@@ -288,6 +289,25 @@ class TestManifest:
     def test_impossible_impostor_scores_are_refused(self, scores):
         with pytest.raises(ValidationError):
             ImpostorScores(**{"mean": 0.0, "std": 0.1, "comparisons": 5, "source": "a test", **scores})
+
+    TAIL = ImpostorTail(start=0.3, rate=1e-3, shape=0.0, scale=0.04, exceedances=100, deviation=0.02)
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            {"body": ((0.1, 0.2),)},
+            {"tail": TAIL},
+            {"body": ((0.1, 0.2), (0.05, 0.1)), "tail": TAIL},
+            {"body": ((0.1, 0.1), (0.2, 0.1)), "tail": TAIL},
+            {"body": ((0.3, 0.1),), "tail": TAIL},
+            {"body": ((0.1, 1e-4),), "tail": TAIL},
+            {"body": ((0.1, 1.0),), "tail": TAIL},
+        ],
+        ids=["no tail", "no body", "descending", "level", "body in tail", "rarer than the tail", "always"],
+    )
+    def test_a_curve_that_does_not_fall_is_refused(self, parts):
+        with pytest.raises(ValidationError):
+            ImpostorScores(mean=0.0, std=0.1, comparisons=5, source="a test", **parts)
 
 
 class TestReadManifest:

@@ -13,11 +13,9 @@ from model_training.data import (
     DataError,
     ViewBank,
     label_views,
-    people_in_pairs,
-    pictures_in,
     prepare_faces,
-    without_people,
 )
+from model_training.pictures import people_in_pairs, pictures_in, without_people
 from service.contract import TEMPLATE, align
 from service.domain import Box, Detection
 from tests.unit.model_training.common import MeanColours

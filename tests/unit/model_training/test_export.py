@@ -17,11 +17,11 @@ from model_training.export import (
     ParityError,
     embed_faces,
     export_onnx,
-    measure_impostors,
     record_metrics,
+    record_scores,
     write_manifest,
 )
-from service.contract import ContractError, ImpostorScores, ModelManifest, read_manifest
+from service.contract import ContractError, ImpostorScores, MateScores, ModelManifest, read_manifest
 from service.vision.embedding import OnnxNetwork
 from tests.unit.model_training.common import TINY, random_network, random_pixels
 
@@ -138,28 +138,18 @@ class TestManifest:
         assert after.metrics == {"lfw_accuracy_percent": 98.7, "faces_per_second": 1500}
         assert after.model_copy(update={"metrics": before.metrics}) == before
 
+    def test_scores_are_replaced_and_nothing_else(self, model):
+        before = read_manifest(model)
+        impostors = ImpostorScores(mean=0.02, std=0.2, comparisons=99, source="more drawings")
+        record_scores(model, impostors, MateScores(mean=0.5, std=0.1, comparisons=7))
+        after = read_manifest(model)
+        assert after.impostor_scores == impostors
+        assert after.mate_scores.comparisons == 7
+        unchanged = {"impostor_scores": before.impostor_scores, "mate_scores": before.mate_scores}
+        assert after.model_copy(update=unchanged) == before
+
     def test_prepared_faces_are_embedded_in_batches(self, exported):
         faces = AlignedFaces(CROPS, [str(i) for i in range(5)])
         np.testing.assert_allclose(
             embed_faces(exported[0], faces, batch=2), OnnxNetwork(exported[0]).embed(CROPS), atol=1e-5
         )
-
-
-class TestImpostors:
-    def test_against_brute_force(self):
-        rng = np.random.default_rng(0)
-        vectors = rng.normal(size=(12, 6)).astype(np.float32)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        names = list("aabcadbbcdea")
-        cosines = [float(vectors[i] @ vectors[j]) for i in range(12) for j in range(i + 1, 12) if names[i] != names[j]]
-        measured = measure_impostors(vectors, names, "letters")
-        assert measured.comparisons == len(cosines)
-        assert measured.mean == pytest.approx(np.mean(cosines), abs=1e-5)
-        assert measured.std == pytest.approx(np.std(cosines), abs=1e-5)
-        assert measured.source == "letters"
-
-    def test_pictures_of_one_person_never_count(self):
-        vectors = np.array([[1, 0], [1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
-        measured = measure_impostors(vectors, ["a", "a", "b", "b"], "four")
-        # 0 and 0.6, each twice.
-        assert (measured.comparisons, measured.mean, measured.std) == (4, 0.3, 0.3)

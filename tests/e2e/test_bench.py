@@ -1,0 +1,67 @@
+"""`shrinkface bench` on a folder that is laid out like LFW: two portraits, each changed a little."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from service.demo import VERSIONS, load_portraits
+
+PAIRS = "2\t1\neileen\t1\t2\neileen\t1\tgrace\t1\ngrace\t2\t1\ngrace\t2\teileen\t3\n"
+
+
+@pytest.fixture(scope="module")
+def lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people of three pictures, one double of the first, ten of the second; and the pairs file."""
+    root = tmp_path_factory.mktemp("lfw")
+    makers = list(VERSIONS.values())[:3]
+    for portrait, name, doubles in zip(load_portraits(), ("eileen", "grace"), (1, 10), strict=True):
+        for label, pictures in ((name, makers), *((f"{name}_{number}", makers[:1]) for number in range(doubles))):
+            (root / "pictures" / label).mkdir(parents=True)
+            for number, make in enumerate(pictures, 1):
+                (root / "pictures" / label / f"{label}_{number:04d}.jpg").write_bytes(make(portrait.pixels))
+    (root / "pairs.txt").write_text(PAIRS)
+    return root
+
+
+def bench(*arguments: object, environment: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "model_training.bench", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, **environment})
+
+
+def test_verification(lfw: Path) -> None:
+    ended = bench("verification", "--lfw-dir", lfw / "pictures", "--pairs", lfw / "pairs.txt", "--json")
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads(ended.stdout)
+    assert figures["accuracy_percent"] == 100.0
+    assert (figures["pairs"], figures["pictures"], figures["pictures_without_face"]) == (4, 5, 0)
+
+
+def test_open_set_counts_strangers_and_mates(lfw: Path) -> None:
+    """One of thirteen people is enrolled: with 1 of 12 strangers, or with 10 of 12, as a double."""
+    names = sorted(folder.name for folder in (lfw / "pictures").iterdir())
+    (lfw / "everybody.txt").write_text(f"1\t{len(names)}\n" + "".join(f"{name}\t1\tgrace\t1\n" for name in names))
+    ended = bench(
+        "open-set", "--lfw-dir", lfw / "pictures", "--pairs", lfw / "everybody.txt", "--sizes", "1",
+        "--rates", "0.09,0.001", "--trials", "50", environment={"COLUMNS": "200"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    cells = [cell.strip() for cell in next(line for line in ended.stdout.splitlines() if "0.09 " in line).split("│")]
+    expected = (2 / 13) * (1 / 12) + (11 / 13) * (10 / 12)
+    assert float(cells[4]) == pytest.approx(expected, abs=0.15)
+    # The two who have other pictures were never missed.
+    assert float(cells[6]) == 0.0
+    assert "12 strangers cannot support an FPIR of 0.001" in ended.stdout
+
+
+def test_a_picture_that_is_missing_is_named(lfw: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("1\t1\neileen\t1\t9\neileen\t1\tgrace\t1\n")
+    ended = bench("verification", "--lfw-dir", lfw / "pictures", "--pairs", tmp_path / "pairs.txt")
+    assert ended.returncode == 2
+    assert "eileen_0009.jpg" in ended.stderr

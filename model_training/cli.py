@@ -31,11 +31,12 @@ from model_training.export import (
     write_manifest,
 )
 from model_training.pictures import people_in_pairs, pictures_in, without_people
+from model_training.quantisation import describe_quantised, quantise
 from model_training.scores import measure_scores
 from model_training.shrinking import drop_blocks, load_layer_list
 from model_training.teacher import OnnxTeacher, Teacher, TorchTeacher, raw_pixels
 from model_training.trainer import Trainer
-from service.contract import ImpostorScores, MateScores
+from service.contract import ImpostorScores, MateScores, read_manifest
 from service.vision.detection import YuNetDetector
 
 app = typer.Typer(help="Make the models that the service runs.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -218,6 +219,21 @@ def calibrate(
     manifest = record_scores(model, *_scores(model, impostor_faces))
     write_card(model.parent)
     _console.print(manifest.impostor_scores)
+
+
+@app.command(name="quantise")
+def quantise_model(
+    faces: Annotated[Path, typer.Option(help="Prepared training faces in Name/ folders, of nobody in a test set.")],
+    out: Annotated[Path, typer.Option(help="Where the 8-bit model goes; its manifest beside it.")],
+    model: Annotated[Path, typer.Option(help="The float32 one.")] = _MODELS / "student.onnx",
+) -> None:
+    """Write a student in 8-bit integers, with an embedding space and scores of its own."""
+    cosine = quantise(model, AlignedFaces.load(faces), out)
+    impostors, mates = _scores(out, faces)
+    training = {**read_manifest(model).training, "int8_mean_cosine_to_float32": round(cosine, 5)}
+    manifest = describe_quantised(model, out, impostor_scores=impostors, mate_scores=mates, training=training)
+    write_card(out.parent)
+    _console.print(f"{out}: {manifest.size_bytes / 1e6:.2f} MB, {manifest.space_id}, mean cosine {cosine:.4f}")
 
 
 @app.command()

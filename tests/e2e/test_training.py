@@ -84,6 +84,15 @@ def test_from_pictures_to_a_model_with_card(pictures: Path, tmp_path: Path) -> N
     assert calibrated.impostor_scores.comparisons == 12
     assert calibrated.space_id == manifest.space_id
 
+    small = model.parent / "student-int8.onnx"
+    assert "mean cosine" in run("quantise", "--faces", faces, "--model", model, "--out", small)
+    quantised = read_manifest(small)
+    assert quantised.name == "smallest-int8"
+    assert quantised.space_id != manifest.space_id
+    assert quantised.size_bytes < 0.5 * manifest.size_bytes
+    cosines = (OnnxNetwork(small).embed(crops) * OnnxNetwork(model).embed(crops)).sum(axis=1)
+    assert cosines.mean() > 0.98
+
 
 def test_the_summary_lists_networks() -> None:
     shown = run("summary", "mobilefacenet", "mobilenetv2")

@@ -1,0 +1,109 @@
+"""A shipped student in 8-bit integers: smaller by three quarters, and faster where the processor multiplies bytes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from model_training.data import AlignedFaces
+from model_training.export import ParityError, embed_faces
+from service.contract import ModelManifest, Preprocessing, read_manifest, sha256_of_file, space_id, to_network_input
+
+_CALIBRATION_FACES = 512
+_BATCH = 16
+# Below this the embeddings have moved by more than the pictures of one person differ.
+_LEAST_MEAN_COSINE = 0.98
+
+
+class _Faces(CalibrationDataReader):  # type: ignore[misc]
+    """Network inputs of some faces, a few at a time."""
+
+    def __init__(self, crops: NDArray[np.uint8], input_name: str) -> None:
+        self._inputs: Iterator[dict[str, NDArray[np.float32]]] = iter(
+            {input_name: to_network_input(crops[start : start + _BATCH], Preprocessing())}
+            for start in range(0, len(crops), _BATCH)
+        )
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        return next(self._inputs, None)
+
+
+def quantise(model: Path, faces: AlignedFaces, out: Path, *, seed: int = 0) -> float:
+    """Write the model with 8-bit weights, a scale a channel, and 8-bit activations, whose ranges real faces decide.
+
+    Static quantisation in pairs of quantise and dequantise, which onnxruntime fuses into integer convolutions. Those
+    need ReLU: PReLU stays in floating point, and the detour makes the network slower than it was.
+
+    Args:
+        model: float32 ONNX with its manifest.
+        faces: training faces, more than are calibrated on, so that others are left to compare on.
+        out: where it goes.
+        seed: of the choice of faces.
+
+    Returns:
+        Mean cosine between both models' embeddings of the faces that did not calibrate.
+
+    Raises:
+        ParityError: it is below 0.98; nothing is written.
+        ValueError: there are too few faces.
+    """
+    count = min(_CALIBRATION_FACES, len(faces.crops) // 2)
+    if count < 1:
+        raise ValueError("quantising needs faces to calibrate on, and others to compare on")
+    order = np.random.default_rng(seed).permutation(len(faces.crops))
+    chosen, others = np.sort(order[:count]), np.sort(order[count : 2 * count])
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, made = Path(folder) / "prepared.onnx", Path(folder) / out.name
+        # Folds what can be folded and infers shapes: the quantiser sees more of the graph then.
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(made),
+            _Faces(np.asarray(faces.crops[chosen]), "input"),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        rest = AlignedFaces(np.asarray(faces.crops[others]), [faces.sources[i] for i in others])
+        cosine = float((embed_faces(model, rest) * embed_faces(made, rest)).sum(axis=1).mean())
+        if cosine < _LEAST_MEAN_COSINE:
+            raise ParityError(f"8-bit embeddings have a mean cosine of {cosine:.4f} to those they stand for")
+        out.write_bytes(made.read_bytes())
+    return cosine
+
+
+def describe_quantised(model: Path, out: Path, **changes: Any) -> ModelManifest:
+    """Write the manifest of a quantised model: that of the model it was made of, with a space of its own.
+
+    Args:
+        model: float32 ONNX with its manifest.
+        out: the quantised one.
+        changes: of further fields.
+    """
+    manifest = read_manifest(model)
+    digest = sha256_of_file(out)
+    assert manifest.preprocessing is not None and manifest.dimension is not None
+    described = manifest.model_copy(
+        update={
+            "name": f"{manifest.name}-int8",
+            "file": out.name,
+            "sha256": digest,
+            "size_bytes": out.stat().st_size,
+            "space_id": space_id(digest, manifest.preprocessing, manifest.dimension),
+            "metrics": {},
+            **changes,
+        }
+    )
+    # Checked as a reader would.
+    described = ModelManifest.model_validate(described.model_dump())
+    out.with_suffix(".json").write_text(described.model_dump_json(indent=2, exclude_none=True) + "\n")
+    return described

@@ -31,11 +31,12 @@ from model_training.export import (
     write_manifest,
 )
 from model_training.pictures import people_in_pairs, pictures_in, without_people
+from model_training.processes import Peers, best_device, joined
 from model_training.quantisation import describe_quantised, quantise
 from model_training.scores import measure_scores
 from model_training.shrinking import drop_blocks, load_layer_list
 from model_training.teacher import OnnxTeacher, Teacher, TorchTeacher, raw_pixels
-from model_training.trainer import Trainer
+from model_training.trainer import Trainer, trained_weights
 from service.contract import ImpostorScores, MateScores, read_manifest
 from service.vision.detection import YuNetDetector
 
@@ -105,7 +106,7 @@ def _student(
 ) -> MobileBackbone:
     """A student that starts from an earlier run's end, from its teacher's blocks, or from nothing."""
     if run is not None:
-        return _trained_student(recipe, torch.load(run / "checkpoint.pt", weights_only=True)["student"])
+        return _trained_student(recipe, trained_weights(run / "checkpoint.pt")[0])
     if teacher is not None:
         if recipe.backbone is not None:
             raise typer.BadParameter(f"a {recipe.backbone} cannot start from a teacher's blocks")
@@ -147,7 +148,7 @@ def distil(
     teacher_layers: Annotated[Path | None, typer.Option(help="Layer list of the teacher.")] = None,
     init_from_run: Annotated[Path | None, typer.Option(help="Finished run whose student is trained on.")] = None,
 ) -> None:
-    """Distil a student."""
+    """Distil a student, on a GPU where there is one; `torchrun` shares the work among several."""
     settings = DistillationRecipe.from_toml(recipe)
     weights = init_from_teacher or teacher_weights
     if weights is not None and teacher_layers is None:
@@ -157,11 +158,14 @@ def distil(
     student = _student(
         settings, teacher if init_from_teacher is not None else None, init_from_run, views.labels.shape[1]
     )
-    trainer = Trainer(student, views, settings, run, teacher)
-    if trainer.resume():
-        _console.print(f"resuming at step {trainer.step} of {trainer.total_steps}")
-    trainer.train()
-    _console.print(f"cosine to the teacher on held-out views: {trainer.held_out_cosine():.4f}")
+    device = best_device()
+    with joined(device):
+        trainer = Trainer(student, views, settings, run, teacher, device)
+        if trainer.resume():
+            _console.print(f"resuming at step {trainer.step} of {trainer.total_steps}")
+        trainer.train()
+        if Peers.here().leads:
+            _console.print(f"cosine to the teacher on held-out views: {trainer.held_out_cosine():.4f}")
 
 
 @app.command()
@@ -176,16 +180,16 @@ def export(
 ) -> None:
     """Write the student as ONNX with manifest and model card."""
     settings = DistillationRecipe.from_toml(recipe)
-    state = torch.load(run / "checkpoint.pt", weights_only=True)
-    student = _trained_student(settings, state["student"])
+    weights, steps = trained_weights(run / "checkpoint.pt")
+    student = _trained_student(settings, weights)
     set_slope_factor(student, 1.0 if settings.anneal_until is None else 0.0)
     parity = export_onnx(student, out)
     impostors, mates = _scores(out, impostor_faces)
     about = json.loads(description.read_text())
     training = {
         **settings.model_dump(mode="json", exclude={"name"}),
-        "steps": state["step"],
-        "views_seen": state["step"] * settings.batch,
+        "steps": steps,
+        "views_seen": steps * settings.batch,
         "parity_cosine": round(parity, 7),
         **about.get("training", {}),
     }

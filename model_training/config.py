@@ -22,6 +22,9 @@ class DistillationRecipe(BaseModel):
         identity_weight: of that.
         hyperplanes: `inherited`: the teacher's mean direction of each person, frozen; `learned`: the student's own.
         anneal_until: fraction of the run by which the PReLU slopes have gone linearly to zero; None keeps PReLU.
+        batch: views a step, over all processes.
+        accumulate: parts that a process takes its share of a batch in, for less memory.
+        averaging: decay of a running mean of the weights, which then is what is exported; None for the weights.
         held_out: fraction of the views that never trains and only reports.
         checkpoint_every: steps between checkpoints.
     """
@@ -38,6 +41,8 @@ class DistillationRecipe(BaseModel):
     hyperplanes: Literal["inherited", "learned"] = "inherited"
     epochs: int = Field(default=3, ge=1, le=1000)
     batch: int = Field(default=64, ge=2, le=4096)
+    accumulate: int = Field(default=1, ge=1)
+    averaging: float | None = Field(default=None, gt=0, lt=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     warmup_steps: int = Field(default=100, ge=0)

@@ -106,6 +106,7 @@ class ViewBank:
     Labelling costs more than a training step, so each view is labelled once and seen in several epochs.
 
     Attributes:
+        folder: where they lie.
         views: (n, 112, 112, 3) uint8, BGR.
         labels: (n, d) float32, the teacher's raw embeddings.
         classes: (n,) int64, numbers of persons, `NOBODY` where none is known.
@@ -113,6 +114,7 @@ class ViewBank:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         done = json.loads((folder / "bank.json").read_text())
         self.views: NDArray[np.uint8] = np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False)
         self.labels: NDArray[np.float32] = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
@@ -146,19 +148,22 @@ class ViewBank:
             raise DataError("the bank does not say whom its views show")
         return np.asarray(sums / lengths, dtype=np.float32)
 
-    def batches(self, size: int, epoch: int, seed: int, rows: int, skip: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, size: int, epoch: int, seed: int, rows: int, skip: int = 0, *, rank: int = 0, peers: int = 1
+    ) -> Iterator[Batch]:
         """Shuffled batches of one epoch; the order depends on `seed` and `epoch` alone, so a resumed run repeats it.
 
         Args:
             size: views a batch; an incomplete last batch is dropped.
             rows: only the first so many views take part.
             skip: batches to leave out at the start.
+            rank, peers: of this process; each gets its share of every batch.
         """
         order = np.random.default_rng([seed, epoch]).permutation(rows)
         for start in range(skip * size, rows - size + 1, size):
             # Sorted reads keep a memory map sequential; the order within a batch means nothing.
             chosen = np.sort(order[start : start + size])
-            yield self.at(chosen)
+            yield self.at(chosen[rank::peers])
 
     def at(self, rows: NDArray[np.int64] | slice) -> Batch:
         """Some rows, read from disk."""

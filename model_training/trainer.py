@@ -1,4 +1,4 @@
-"""The training loop: one process, bfloat16 autocast, checkpoints, resume. It never sees a benchmark."""
+"""The training loop: one process or several, bfloat16 autocast, checkpoints, resume. It never sees a benchmark."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import csv
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from model_training.backbones.stages import Backbone
@@ -18,6 +21,7 @@ from model_training.config import DistillationRecipe
 from model_training.data import Batch, ViewBank
 from model_training.distillation import Distillation, Lesson
 from model_training.margins import AdaptiveCentres, MarginSoftmax
+from model_training.processes import Peers
 from model_training.stage_matching import StageMatching
 from service.contract import Preprocessing, to_network_input
 
@@ -44,7 +48,7 @@ def slope_factor_at(step: int, total: int, recipe: DistillationRecipe) -> float:
 
 
 class Trainer:
-    """Distils a student from a bank of labelled views.
+    """Distils a student from a bank of labelled views, alone or with the processes that `torchrun` started.
 
     Args:
         student: the network, already initialised; trained in place.
@@ -52,10 +56,11 @@ class Trainer:
         recipe: how.
         folder: where checkpoints and `log.csv` go; a checkpoint found there is resumed.
         teacher: the network that labelled the views, where its stages are to be compared too.
+        device: where to train.
 
     Raises:
-        ValueError: the bank is too small for one batch beside the views held out, or the recipe asks for stages
-            without a teacher.
+        ValueError: the bank is too small for one batch beside the views held out, a batch cannot be shared evenly, or
+            the recipe asks for stages without a teacher.
         DataError: the recipe asks for persons and the bank knows none.
     """
 
@@ -66,19 +71,32 @@ class Trainer:
         recipe: DistillationRecipe,
         folder: Path,
         teacher: Backbone | None = None,
+        device: torch.device | None = None,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self._recipe = recipe
         self._bank = bank
         self._folder = folder
+        self._device = device or torch.device("cpu")
+        self._peers = Peers.here()
         if recipe.stage_weights and teacher is None:
             raise ValueError("comparing stages needs the teacher's network")
+        parts = self._peers.count * recipe.accumulate
+        if recipe.batch % parts:
+            raise ValueError(f"a batch of {recipe.batch} does not divide into {parts} parts")
         folder.mkdir(parents=True, exist_ok=True)
-        self.student = student.to(memory_format=torch.channels_last).train()
+        self.student = student.to(self._device, memory_format=torch.channels_last).train()
         self._teacher = None
         if recipe.stage_weights and teacher is not None:
-            self._teacher = teacher.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self._module = _objective(student, bank, recipe, self._teacher)
+            self._teacher = teacher.to(self._device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._averaged = None
+        if recipe.averaging is not None:
+            self._averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging))
+        self._module = _objective(student, bank, recipe, self._teacher).to(self._device)
+        self._run: nn.Module = self._module
+        if self._peers.count > 1:
+            # A batch without a known person gives learned hyperplanes no gradient.
+            self._run = DistributedDataParallel(self._module, find_unused_parameters=recipe.needs_people)
         trained = [p for p in self._module.parameters() if p.requires_grad]
         decayed = [p for p in trained if p.ndim > 1]
         others = [p for p in trained if p.ndim <= 1]
@@ -107,12 +125,17 @@ class Trainer:
         """
         if not self.checkpoint_path.exists():
             return False
-        state = torch.load(self.checkpoint_path, weights_only=True)
+        state = torch.load(self.checkpoint_path, weights_only=True, map_location=self._device)
         if state["recipe"] != self._recipe.model_dump_json():
             raise CheckpointError(f"{self.checkpoint_path} belongs to another recipe")
         student = {_STUDENT + name: value for name, value in state["student"].items()}
         self._module.load_state_dict(student | state["rest"])
+        if self._averaged is not None:
+            self._averaged.module.load_state_dict(state["averaged"])
+            self._averaged.n_averaged.fill_(state["step"])
         self._optimizer.load_state_dict(state["optimizer"])
+        # Classes are sampled by it.
+        torch.set_rng_state(state["rng"].cpu())
         self.step = int(state["step"])
         return True
 
@@ -120,7 +143,13 @@ class Trainer:
         """Run to the end of the recipe, or to step `until`."""
         end = min(self.total_steps, until if until is not None else self.total_steps)
         running_loss, running_cosine = 0.0, 0.0
-        with tqdm(total=self.total_steps, initial=self.step, unit="step", desc=self._recipe.name) as bar:
+        with tqdm(
+            total=self.total_steps,
+            initial=self.step,
+            unit="step",
+            desc=self._recipe.name,
+            disable=not self._peers.leads,
+        ) as bar:
             for batch in _ahead(self._batches()):
                 if self.step >= end:
                     break
@@ -130,53 +159,84 @@ class Trainer:
                 running_cosine += (cosine - running_cosine) / min(self.step, 50)
                 bar.update()
                 bar.set_postfix(loss=f"{running_loss:.4f}", cosine=f"{running_cosine:.4f}", refresh=False)
-                if self.step % self._recipe.checkpoint_every == 0 or self.step == end:
+                if self._peers.leads and (self.step % self._recipe.checkpoint_every == 0 or self.step == end):
                     self._log(running_loss, running_cosine)
                     self._save()
 
     def held_out_cosine(self) -> float:
-        """Mean cosine between student and teacher on the views that never train."""
+        """Mean cosine between the student, averaged if its weights are, and the teacher on views that never train."""
+        network = self.student
+        if self._averaged is not None and self.step:
+            network = self._averaged.module
+            set_slope_factor(network, slope_factor_at(self.step - 1, self.total_steps, self._recipe))
         cosines = []
-        self.student.eval()
+        network.eval()
         with torch.no_grad():
             for start in range(self._train_rows, len(self._bank), self._recipe.batch):
                 batch = self._bank.at(slice(start, start + self._recipe.batch))
+                labels = torch.from_numpy(batch.labels).to(self._device)
                 with self._autocast():
-                    embedding = self.student(_pixels(batch)).float()
-                cosines.append(torch.nn.functional.cosine_similarity(embedding, torch.from_numpy(batch.labels), dim=1))
-        self.student.train()
+                    embedding = network(self._pixels(batch)).float()
+                cosines.append(torch.nn.functional.cosine_similarity(embedding, labels, dim=1))
+        network.train()
         return float(torch.cat(cosines).mean())
 
     def _train_step(self, batch: Batch) -> tuple[float, float]:
+        """Mean loss and cosine of all processes."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.total_steps, self._recipe)
         set_slope_factor(self.student, slope_factor_at(self.step, self.total_steps, self._recipe))
-        pixels = _pixels(batch)
-        with self._autocast():
-            loss, cosine = self._module(pixels, self._lesson(batch, pixels))
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        parts = self._recipe.accumulate
+        told = torch.zeros(2, device=self._device)
+        for number in range(parts):
+            part = Batch(*(values[number::parts] for values in batch))
+            pixels = self._pixels(part)
+            # Gradients are exchanged once a step, with the last part.
+            waits = isinstance(self._run, DistributedDataParallel) and number < parts - 1
+            with self._run.no_sync() if waits else nullcontext():
+                with self._autocast():
+                    loss, cosine = self._run(pixels, self._lesson(part, pixels))
+                (loss / parts).backward()
+            told += torch.stack([loss.detach().float(), cosine.float()]) / parts
         torch.nn.utils.clip_grad_norm_(self._module.parameters(), 5.0)
         self._optimizer.step()
-        if not math.isfinite(loss.item()):
+        if self._averaged is not None:
+            self._averaged.update_parameters(self.student)
+        mean_loss, mean_cosine = self._peers.mean(told).tolist()
+        if not math.isfinite(mean_loss):
             raise FloatingPointError(f"loss is not finite at step {self.step}")
-        return loss.item(), cosine.item()
+        return mean_loss, mean_cosine
 
     def _batches(self) -> Iterator[Batch]:
         epoch, skip = divmod(self.step, self._steps_per_epoch)
         while epoch < self._recipe.epochs:
-            yield from self._bank.batches(self._recipe.batch, epoch, self._recipe.seed, self._train_rows, skip)
+            yield from self._bank.batches(
+                self._recipe.batch,
+                epoch,
+                self._recipe.seed,
+                self._train_rows,
+                skip,
+                rank=self._peers.rank,
+                peers=self._peers.count,
+            )
             epoch, skip = epoch + 1, 0
+
+    def _pixels(self, batch: Batch) -> Tensor:
+        """(n, 3, 112, 112) float32 as the networks read them."""
+        pixels = torch.from_numpy(to_network_input(batch.views, Preprocessing())).to(self._device)
+        return pixels.contiguous(memory_format=torch.channels_last)
 
     def _lesson(self, batch: Batch, pixels: Tensor) -> Lesson:
         maps: list[Tensor] = []
         if self._teacher is not None:
             with torch.no_grad():
                 _, maps = self._teacher.forward_features(pixels)
-        return Lesson(torch.from_numpy(batch.labels), torch.from_numpy(batch.classes), maps)
+        labels, classes = torch.from_numpy(batch.labels), torch.from_numpy(batch.classes)
+        return Lesson(labels.to(self._device), classes.to(self._device), maps)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16)
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.bf16)
 
     def _log(self, loss: float, cosine: float) -> None:
         path = self._folder / "log.csv"
@@ -194,13 +254,21 @@ class Trainer:
         state = {
             "recipe": self._recipe.model_dump_json(),
             "student": self.student.state_dict(),
+            "averaged": None if self._averaged is None else self._averaged.module.state_dict(),
             "rest": {name: value for name, value in self._module.state_dict().items() if not name.startswith(_STUDENT)},
             "optimizer": self._optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
             "step": self.step,
         }
         partial = self.checkpoint_path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint_path)
+
+
+def trained_weights(checkpoint: Path) -> tuple[dict[str, Tensor], int]:
+    """What a run has made so far, averaged if its recipe says so, and the steps it took."""
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    return state["averaged"] or state["student"], int(state["step"])
 
 
 def _objective(student: Backbone, bank: ViewBank, recipe: DistillationRecipe, teacher: Backbone | None) -> Distillation:
@@ -223,12 +291,6 @@ def _objective(student: Backbone, bank: ViewBank, recipe: DistillationRecipe, te
         identity_weight=recipe.identity_weight,
         compiled=recipe.compile,
     )
-
-
-def _pixels(batch: Batch) -> Tensor:
-    """(n, 3, 112, 112) float32 as the networks read them."""
-    pixels = torch.from_numpy(to_network_input(batch.views, Preprocessing()))
-    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

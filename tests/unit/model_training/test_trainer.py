@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,22 +14,10 @@ import torch
 from model_training.backbones.units import fold_batch_norms
 from model_training.config import DistillationRecipe
 from model_training.data import NOBODY, DataError, ViewBank
-from model_training.trainer import CheckpointError, Trainer, learning_rate_at, slope_factor_at
+from model_training.trainer import CheckpointError, Trainer, learning_rate_at, slope_factor_at, trained_weights
 from service.contract import Preprocessing, to_network_input
 from tests.unit.model_training.common import TINY, MeanColours, random_network
-
-RECIPE = DistillationRecipe(
-    name="tiny",
-    epochs=3,
-    batch=8,
-    warmup_steps=2,
-    anneal_until=0.5,
-    held_out=0.1,
-    checkpoint_every=4,
-    learning_rate=5e-3,
-    bf16=False,
-    compile=False,
-)
+from tests.unit.model_training.training_worker import RECIPE, learner
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +65,6 @@ def lesson(bank, tmp_path_factory):
     np.save(folder / "labels.npy", labels)
     (folder / "bank.json").write_text(json.dumps({"labelled": len(bank)}))
     return ViewBank(folder)
-
-
-def learner(lesson, folder, **changes):
-    """A student as in practice: its teacher without BatchNorms, here with a last layer that has to be learnt anew."""
-    student = fold_batch_norms(random_network(TINY))
-    torch.nn.init.normal_(student.fc.weight, std=0.1)
-    torch.nn.init.zeros_(student.fc.bias)
-    return Trainer(student, lesson, RECIPE.model_copy(update={"epochs": 12, **changes}), folder)
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +178,64 @@ class TestObjectives:
     def test_a_recipe_that_teaches_nothing_is_refused(self):
         with pytest.raises(ValueError, match="nothing to learn"):
             DistillationRecipe(name="idle", objective="none")
+
+
+class TestLargeBatches:
+    def test_a_batch_in_parts_trains_as_it_does_whole(self, lesson, tmp_path):
+        whole, parts = learner(lesson, tmp_path / "1"), learner(lesson, tmp_path / "4", accumulate=4)
+        whole.train(until=10)
+        parts.train(until=10)
+        for name, value in weights(whole).items():
+            torch.testing.assert_close(weights(parts)[name], value, rtol=1e-3, atol=1e-5)
+
+    def test_two_processes_train_as_one_does(self, lesson, tmp_path):
+        alone = learner(lesson, tmp_path / "alone")
+        alone.train(until=10)
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            "-m", "tests.unit.model_training.training_worker", str(lesson.folder), str(tmp_path / "shared"), "10",
+        ]  # fmt: skip
+        subprocess.run(command, check=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        shared = torch.load(tmp_path / "shared" / "checkpoint.pt", weights_only=True)
+        assert shared["step"] == 10
+        for name, value in weights(alone).items():
+            torch.testing.assert_close(shared["student"][name], value, rtol=1e-3, atol=1e-5)
+        logged = log_of(alone)
+        with (tmp_path / "shared" / "log.csv").open() as stream:
+            for row, other in zip(logged, csv.DictReader(stream), strict=True):
+                assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-2, abs=1e-4)
+
+    def test_a_batch_that_does_not_divide_is_refused(self, lesson, tmp_path):
+        with pytest.raises(ValueError, match="does not divide into 3 parts"):
+            learner(lesson, tmp_path, accumulate=3)
+
+
+class TestAveraging:
+    def test_the_mean_of_the_weights_is_what_is_exported(self, lesson, tmp_path):
+        trainer = learner(lesson, tmp_path, averaging=0.5)
+        seen = []
+        for step in range(1, 4):
+            trainer.train(until=step)
+            seen.append(trainer.student.fc.weight.detach().clone())
+        # The first step's weights begin the mean.
+        wanted = 0.5 * (0.5 * seen[0] + 0.5 * seen[1]) + 0.5 * seen[2]
+        averaged, steps = trained_weights(trainer.checkpoint_path)
+        assert steps == 3
+        torch.testing.assert_close(averaged["fc.weight"], wanted)
+
+    def test_an_interrupted_run_goes_on_averaging(self, lesson, tmp_path):
+        whole = learner(lesson, tmp_path / "whole", averaging=0.9)
+        whole.train(until=12)
+        learner(lesson, tmp_path / "halved", averaging=0.9).train(until=5)
+        resumed = learner(lesson, tmp_path / "halved", averaging=0.9)
+        resumed.resume()
+        resumed.train(until=12)
+        first, second = (trained_weights(run.checkpoint_path)[0] for run in (whole, resumed))
+        assert_same_weights(first, second)
+        assert resumed.held_out_cosine() == whole.held_out_cosine()
+
+    def test_without_it_the_weights_are(self, uninterrupted):
+        assert_same_weights(trained_weights(uninterrupted.checkpoint_path)[0], weights(uninterrupted))
 
 
 class TestResume:

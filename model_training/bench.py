@@ -21,6 +21,7 @@ from rich.table import Table
 from model_training.open_set import open_set
 from model_training.pictures import people_in_pairs, pictures_in
 from model_training.protocols import Embed, ProtocolError, read_lfw_pairs, verification
+from model_training.speed import compare
 from service.calibration import ImpostorCurve
 from service.contract import ContractError, align
 from service.domain import Detection
@@ -166,6 +167,23 @@ def run_open_set(
                 f"{size}", f"{enrolled}", f"{rate:g}", f"{figure.observed:.5f}", f"{low:.5f} to {high:.5f}",
                 f"{figure.missed:.4f}", f"{figure.threshold:.3f}", f"{figure.strangers}",
             )  # fmt: skip
+    Console().print(table)
+
+
+@app.command(name="speed")
+def run_speed(
+    models: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="ONNX networks.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each network gets.")] = 15,
+) -> None:
+    """Faces a second in onnxruntime, networks taking turns; ratios to the first."""
+    table = Table("network", "MB", "threads", "batch", "faces/s", "ratio")
+    found = compare(models, rounds=rounds)
+    for speed in found:
+        first = next(other for other in found if (other.threads, other.batch) == (speed.threads, speed.batch))
+        table.add_row(
+            speed.model.name, f"{speed.model.stat().st_size / 1e6:.2f}", str(speed.threads), str(speed.batch),
+            f"{speed.faces_per_second:,.0f}", f"{speed.faces_per_second / first.faces_per_second:.2f}",
+        )  # fmt: skip
     Console().print(table)
 
 

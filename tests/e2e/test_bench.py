@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.demo import VERSIONS, load_portraits
+from service.settings import Settings
 
 PAIRS = "2\t1\neileen\t1\t2\neileen\t1\tgrace\t1\ngrace\t2\t1\ngrace\t2\teileen\t3\n"
 
@@ -58,6 +59,17 @@ def test_open_set_counts_strangers_and_mates(lfw: Path) -> None:
     # The two who have other pictures were never missed.
     assert float(cells[6]) == 0.0
     assert "12 strangers cannot support an FPIR of 0.001" in ended.stdout
+
+
+def test_speed_compares_networks_in_turns() -> None:
+    shipped = Settings().embedder_path
+    ended = bench("speed", shipped, shipped, "--rounds", "1", environment={"COLUMNS": "120"})
+    assert ended.returncode == 0, ended.stderr
+    rows = [line.split("│") for line in ended.stdout.splitlines() if "student.onnx" in line]
+    assert [(row[3].strip(), row[4].strip()) for row in rows] == [("1", "1"), ("1", "1"), ("2", "8"), ("2", "8")]
+    assert [float(row[6]) for row in rows][::2] == [1.0, 1.0]
+    # The same network twice.
+    assert all(0.3 < float(row[6]) < 3 for row in rows)
 
 
 def test_a_picture_that_is_missing_is_named(lfw: Path, tmp_path: Path) -> None:

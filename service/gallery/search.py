@@ -20,8 +20,10 @@ from service.gallery.view import View
 
 # Past this many candidates a probe, one full pass is cheaper than a deeper heap.
 DEEPEST_FETCH = 2_048
-# Candidates a probe of the first pass through the sieve, at least so many a person wanted; the second goes deeper.
-_SIFTED = 256
+# Candidates a probe of the first pass through the sieve, at least so many a person wanted; the second goes deeper. Past
+# so many rows they grow with them: of ten times as many rows ten times as many look nearer than the nearest by chance.
+_SIFTED = 128
+_SIFTED_FROM_ROWS = 1_000_000
 _SIFTED_A_PERSON = 16
 _DEEPER = 4
 # The best face of a probe is beyond doubt when the sieve had it among the first quarter of its candidates.
@@ -78,7 +80,8 @@ def search_sifted(
     unsettled = list(range(len(probes)))
     # Removed rows take up candidates until the upkeep has taken them out.
     crowd = min(view.rows / view.live, 4.0)
-    first = int(caution * crowd * max(_SIFTED, _SIFTED_A_PERSON * top_k))
+    least = min(_SIFTED * max(1.0, view.rows / _SIFTED_FROM_ROWS), DEEPEST_FETCH)
+    first = int(caution * crowd * max(least, _SIFTED_A_PERSON * top_k))
     for wanted, last in ((first, False), (_DEEPER * first, True)):
         depth = min(wanted, view.sieve.rows)
         sifted = view.sieve.candidates(probes[unsettled], depth, team)

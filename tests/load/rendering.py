@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -91,6 +92,11 @@ def _row(record: Record) -> str:
     )
 
 
+def _resident_mib(record: Record) -> float:
+    """Mapped files included: a machine without room for them searches at the speed of its disk."""
+    return float(max(record["memory_mib"] + record["file_mib"], 0))
+
+
 def _memory(record: Record) -> str:
     files = record["file_mib"]
     # A few MiB are libraries that were loaded meanwhile.
@@ -130,7 +136,8 @@ def _notes(group: list[Record]) -> str:
 
 
 def plot(records: list[Record], path: Path) -> None:
-    """Speed against agreement, memory as the area of a mark: the largest gallery of each data and dimension.
+    """Speed against agreement, memory as the area of a mark: of each data and dimension the largest gallery that more
+    than one structure was measured on.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -149,14 +156,15 @@ def plot(records: list[Record], path: Path) -> None:
     order = list(STRUCTURES)
     for axis, (data, dimension) in zip(axes[0], kinds, strict=True):
         here = [record for record in done if (record["data"], record["dimension"]) == (data, dimension)]
-        size = max(record["size"] for record in here)
+        measured = Counter(record["size"] for record in here)
+        size = max(measured, key=lambda size: (measured[size] > 1, size))
         here = [record for record in here if record["size"] == size]
-        most = max(1.0, *(record["memory_mib"] for record in here))
+        most = max(1.0, *(_resident_mib(record) for record in here))
         for record in here:
             missed = 1 - record["agreement"]
             speed = 1e3 / record["p50_ms"]
             colour = colours[order.index(record["structure"]) % len(colours)]
-            area = 40 + 500 * max(record["memory_mib"], 0) / most
+            area = 40 + 500 * _resident_mib(record) / most
             axis.scatter(missed, speed, s=area, color=colour, alpha=0.75, edgecolors="black", linewidths=0.5)
         # One probe is the least that can differ: zero lies one such step beside it.
         step = 1 / max(record["probes"] for record in here)

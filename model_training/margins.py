@@ -36,6 +36,22 @@ def with_margin(cosines: Tensor, labels: Tensor, kind: Margin, margin: float) ->
     return cosines.scatter(1, labels[:, None], moved.to(cosines.dtype))
 
 
+class _ScaledMargin:
+    """Cross-entropy of cosines between embeddings and classes, with a margin; see `MarginSoftmax` for the arguments."""
+
+    def __init__(self, kind: Margin, margin: float | None, scale: float) -> None:
+        self._kind: Margin = kind
+        self._margin = MARGINS[kind] if margin is None else margin
+        self._scale = scale
+
+    def __call__(self, embeddings: Tensor, classes: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of (n, d) embeddings, (m, d) classes and (n,) int64 labels."""
+        cosines = functional.linear(
+            functional.normalize(embeddings.float(), dim=1), functional.normalize(classes.float(), dim=1)
+        )
+        return functional.cross_entropy(self._scale * with_margin(cosines, labels, self._kind, self._margin), labels)
+
+
 class MarginSoftmax(nn.Module):
     """Cross-entropy over scaled cosines to one hyperplane a class.
 
@@ -70,9 +86,7 @@ class MarginSoftmax(nn.Module):
             raise ValueError(f"a share of classes lies in (0, 1], not {sampled_share}")
         if inherited is not None and inherited.shape != (classes, dimension):
             raise ValueError(f"{classes} classes of {dimension} values, but hyperplanes {tuple(inherited.shape)}")
-        self._kind: Margin = kind
-        self._margin = MARGINS[kind] if margin is None else margin
-        self._scale = scale
+        self._loss = _ScaledMargin(kind, margin, scale)
         self._sampled = max(1, round(sampled_share * classes))
         if inherited is None:
             self.hyperplanes = nn.Parameter(torch.randn(classes, dimension) * 0.01)
@@ -85,10 +99,7 @@ class MarginSoftmax(nn.Module):
         if self._sampled < len(hyperplanes):
             chosen = self._chosen(labels)
             hyperplanes, labels = hyperplanes[chosen], torch.searchsorted(chosen, labels)
-        cosines = functional.linear(
-            functional.normalize(embeddings.float(), dim=1), functional.normalize(hyperplanes.float(), dim=1)
-        )
-        return functional.cross_entropy(self._scale * with_margin(cosines, labels, self._kind, self._margin), labels)
+        return self._loss(embeddings, hyperplanes, labels)
 
     def _chosen(self, labels: Tensor) -> Tensor:
         """The batch's own classes, and others drawn at random up to the number; ascending."""
@@ -124,19 +135,18 @@ class AdaptiveCentres(nn.Module):
         scale: float = 64.0,
     ) -> None:
         super().__init__()
-        self._kind: Margin = kind
-        self._margin = MARGINS[kind] if margin is None else margin
-        self._scale = scale
+        self._loss = _ScaledMargin(kind, margin, scale)
         self.register_buffer("centres", torch.randn(classes, dimension) * 0.01)
 
     def forward(self, teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of (n, dimension) raw embeddings of both and (n,) int64 classes; moves the centres first."""
-        taught = functional.normalize(teacher.detach().float(), dim=1)
-        learnt = functional.normalize(student.float(), dim=1)
         if self.training:
-            self._move(taught, learnt.detach(), labels)
-        cosines = functional.linear(learnt, functional.normalize(self.centres, dim=1))
-        return functional.cross_entropy(self._scale * with_margin(cosines, labels, self._kind, self._margin), labels)
+            self._move(
+                functional.normalize(teacher.detach().float(), dim=1),
+                functional.normalize(student.detach().float(), dim=1),
+                labels,
+            )
+        return self._loss(student, self.centres, labels)
 
     @torch.no_grad()
     def _move(self, taught: Tensor, learnt: Tensor, labels: Tensor) -> None:

@@ -134,10 +134,8 @@ def run_open_set(
     try:
         network = OnnxNetwork(embedder, threads=threads)
         embed = serving_embed(YuNetDetector(detector), network)
-        wanted_sizes, wanted_rates = (
-            [int(part) for part in sizes.split(",")],
-            [float(part) for part in rates.split(",")],
-        )
+        wanted_sizes = [int(part) for part in sizes.split(",")]
+        wanted_rates = [float(part) for part in rates.split(",")]
     except (ContractError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     if network.manifest.impostor_scores is None:

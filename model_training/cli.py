@@ -161,7 +161,7 @@ def distil(
     device = best_device()
     with joined(device):
         trainer = Trainer(student, views, settings, run, teacher, device)
-        if trainer.resume():
+        if trainer.resume() and Peers.here().leads:
             _console.print(f"resuming at step {trainer.step} of {trainer.total_steps}")
         trainer.train()
         if Peers.here().leads:

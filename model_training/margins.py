@@ -114,8 +114,9 @@ class AdaptiveCentres(nn.Module):
     """AdaDistill: class centres that the teacher's embeddings move, the more the less the student follows.
 
     For a face with the teacher's embedding t, the student's s and the class centre c, `c <- a c + (1 - a) t` with
-    `a = cos(s, t) cos(c, t)`: early on a class is the teacher's last face of it, later the mean over many, and a hard
-    face moves it less. Where a class has several faces in a batch the centre becomes the mean of what each asks for.
+    `a = cos(s, t) cos(c, t)`: early on a class is the teacher's last face of it, later the mean over many, and a face
+    far from its centre moves it further. Where a class has several faces in a batch the centre becomes the mean of
+    what each asks for.
 
     Args:
         classes, dimension, kind, margin, scale: see `MarginSoftmax`.

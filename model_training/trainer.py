@@ -59,8 +59,8 @@ class Trainer:
         device: where to train.
 
     Raises:
-        ValueError: the bank is too small for one batch beside the views held out, a batch cannot be shared evenly, or
-            the recipe asks for stages without a teacher.
+        ValueError: the bank is too small for one batch beside the views held out, a batch cannot be shared evenly, the
+            recipe asks for stages without a teacher, or for AdaDistill in several processes.
         DataError: the recipe asks for persons and the bank knows none.
     """
 
@@ -81,6 +81,8 @@ class Trainer:
         self._peers = Peers.here()
         if recipe.stage_weights and teacher is None:
             raise ValueError("comparing stages needs the teacher's network")
+        if recipe.objective == "adadistill" and self._peers.count > 1:
+            raise ValueError("AdaDistill's centres follow the faces of one process; it cannot be shared among several")
         parts = self._peers.count * recipe.accumulate
         if recipe.batch % parts:
             raise ValueError(f"a batch of {recipe.batch} does not divide into {parts} parts")

@@ -26,7 +26,7 @@ FEWEST_ROWS = 640
 _VALUES_PER_CODE = 2
 _BITS_PER_CODE = 4
 # Rows whose codes lie together. FAISS's own choice is 32, for a kernel that takes several probes at once and gains
-# nothing from it here; over 64 the pass is a sixth faster for one probe, a quarter for a batch.
+# nothing from it here; over 64 the pass is about a fifth faster for one probe (docs/benchmarks.md, the variants).
 _BLOCK_ROWS = 64
 _ENCODED_AT_ONCE = 65_536
 # Two of them at a million faces: one for each of two cores, and half of the codes to copy when rows are taken in. Each

@@ -14,6 +14,7 @@ import torch
 from model_training.backbones.units import fold_batch_norms
 from model_training.config import DistillationRecipe
 from model_training.data import NOBODY, DataError, ViewBank
+from model_training.processes import Peers
 from model_training.trainer import CheckpointError, Trainer, learning_rate_at, slope_factor_at, trained_weights
 from service.contract import Preprocessing, to_network_input
 from tests.unit.model_training.common import TINY, MeanColours, random_network
@@ -204,6 +205,11 @@ class TestLargeBatches:
         with (tmp_path / "shared" / "log.csv").open() as stream:
             for row, other in zip(logged, csv.DictReader(stream), strict=True):
                 assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-2, abs=1e-4)
+
+    def test_centres_that_only_one_process_would_keep_are_refused(self, named_lesson, tmp_path, monkeypatch):
+        monkeypatch.setattr(Peers, "here", lambda: Peers(0, 2))
+        with pytest.raises(ValueError, match="cannot be shared among several"):
+            learner(named_lesson, tmp_path, objective="adadistill")
 
     def test_a_batch_that_does_not_divide_is_refused(self, lesson, tmp_path):
         with pytest.raises(ValueError, match="does not divide into 3 parts"):

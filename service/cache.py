@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -17,6 +17,8 @@ from service.telemetry import CACHE_LOOKUPS, CACHE_TROUBLE
 
 _T = TypeVar("_T")
 _UNIT_TOLERANCE = 1e-3
+_MOST_UNFORGOTTEN = 100_000
+_FORGOTTEN_AT_ONCE = 1_000
 # What a missing, slow or confused server can raise; ValueError and UnicodeError come out of a reply that is not RESP.
 _TROUBLE = (
     RedisError,
@@ -40,7 +42,7 @@ class NullCache:
     async def put(self, entries: Mapping[str, NDArray[np.float32]]) -> None:
         """Does nothing."""
 
-    async def remove(self, keys: Sequence[str]) -> int:
+    async def remove(self, keys: Sequence[str]) -> int | None:
         """Nothing was there."""
         return 0
 
@@ -66,24 +68,31 @@ class RedisCache:
     def __init__(
         self, url: str, *, space_id: str, dimension: int, timeout_s: float, ttl_s: int, rest_s: float = 1.0
     ) -> None:
-        self._client: Redis = Redis.from_url(
+        # One that waits for a free connection: more requests at once than connections are no trouble.
+        pool = BlockingConnectionPool.from_url(
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
             max_connections=64,
+            timeout=timeout_s,
         )
+        self._client: Redis = Redis.from_pool(pool)
         self._prefix = f"shrinkface:{space_id}:"
         self._dimension = dimension
         self._timeout_s = timeout_s
         self._ttl_s = ttl_s
         self._rest_s = rest_s
         self._resting_until = 0.0
+        # Erased while the server did not answer. What it says of these must not be believed.
+        self._unforgotten: dict[str, None] = {}
 
     async def get(self, keys: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """One embedding or None for each key."""
         if not keys:
             return []
+        if self._unforgotten and not await self._catch_up():
+            return [None] * len(keys)
         replies = await self._guarded(self._client.mget([self._prefix + key for key in keys]), None)
         found: list[NDArray[np.float32] | None]
         if not isinstance(replies, list) or len(replies) != len(keys):
@@ -104,12 +113,20 @@ class RedisCache:
             pipeline.set(self._prefix + key, np.ascontiguousarray(vector, dtype="<f4").tobytes(), ex=self._ttl_s)
         await self._guarded(pipeline.execute(), None)
 
-    async def remove(self, keys: Sequence[str]) -> int:
-        """Forget keys; how many the server says it had."""
+    async def remove(self, keys: Sequence[str]) -> int | None:
+        """Forget keys; how many the server says it had, or None if it does not answer.
+
+        Then they are kept in mind, the latest 100,000 of them, and forgotten before the next entry is asked for.
+        """
         if not keys:
             return 0
-        removed = await self._guarded(self._client.delete(*(self._prefix + key for key in keys)), 0)
-        return removed if isinstance(removed, int) else 0
+        removed = await self._guarded(self._client.delete(*(self._prefix + key for key in keys)), None)
+        if isinstance(removed, int):
+            return removed
+        self._unforgotten.update(dict.fromkeys(keys))
+        while len(self._unforgotten) > _MOST_UNFORGOTTEN:
+            del self._unforgotten[next(iter(self._unforgotten))]
+        return None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -117,6 +134,15 @@ class RedisCache:
             await asyncio.wait_for(self._client.aclose(), self._timeout_s)
         except _TROUBLE:
             CACHE_TROUBLE.inc()
+
+    async def _catch_up(self) -> bool:
+        """Forget some of what could not be forgotten before; whether nothing of it is left."""
+        some = list(self._unforgotten)[:_FORGOTTEN_AT_ONCE]
+        removed = await self._guarded(self._client.delete(*(self._prefix + key for key in some)), None)
+        if isinstance(removed, int):
+            for key in some:
+                self._unforgotten.pop(key, None)
+        return not self._unforgotten
 
     def _parse(self, reply: Any) -> NDArray[np.float32] | None:
         if not isinstance(reply, bytes) or len(reply) != 4 * self._dimension:

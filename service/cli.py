@@ -190,7 +190,7 @@ async def _import(settings: Settings, path: Path, ids: Path | None, name: str, n
         source = source_of(path, ids=ids, space_id=running.identity.space_id, max_image_bytes=settings.max_image_bytes)
         job = {"import": str(path), "gallery": name, "space_id": running.identity.space_id}
         file = stack.enter_context(OutcomeFile(noted, job))
-        importer = Importer(running.gallery, name, running.service, pictures_at_once=2 * settings.vision_workers)
+        importer = Importer(running.gallery, name, running.enrolment, pictures_at_once=2 * settings.vision_workers)
         columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(source.unit, total=source.total, rate="")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +12,17 @@ from numpy.typing import NDArray
 
 from service.domain import (
     Detection,
+    Expiry,
+    Face,
     FaceQuality,
+    GallerySettings,
     ImportOutcome,
     Match,
     NewFace,
     Person,
+    PersonChange,
+    PersonFilter,
+    PersonPage,
     PersonRecord,
     Removal,
 )
@@ -34,11 +41,13 @@ class FoundFace:
 
     Attributes:
         crop: (112, 112, 3) uint8, BGR, aligned by the contract.
+        strict_issues: what falls short of the strict enrolment gate; `quality.issues` is of the standard one.
     """
 
     detection: Detection
     quality: FaceQuality
     crop: NDArray[np.uint8]
+    strict_issues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +76,9 @@ class PictureAnalyser(Protocol):
             ImageError: one of its kinds, when the bytes are not an acceptable picture.
             Overloaded: too many pictures are waiting, or this one waited too long.
         """
+
+    async def encode(self, crop: NDArray[np.uint8]) -> bytes:
+        """A (112, 112, 3) uint8 BGR crop as a PNG file."""
 
 
 class Embedder(Protocol):
@@ -104,8 +116,10 @@ class EmbeddingCache(Protocol):
     async def put(self, entries: Mapping[str, NDArray[np.float32]]) -> None:
         """Remember embeddings, as far as possible."""
 
-    async def remove(self, keys: Sequence[str]) -> int:
-        """Forget keys; how many were there, as far as known."""
+    async def remove(self, keys: Sequence[str]) -> int | None:
+        """Forget keys; how many were there. None when the cache does not answer: then they are forgotten as soon as it
+        does, and in any case at the end of their lifetime.
+        """
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -119,6 +133,7 @@ class GallerySummary:
     persons: int
     faces: int
     revision: int
+    settings: GallerySettings = field(default_factory=GallerySettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +154,30 @@ class Gallery(Protocol):
 
     Acknowledged means durable: when a changing call returns, its effect survives the death of the process, and a search
     that begins afterwards sees it. A changing call that raises has changed nothing.
-    A gallery comes to be with its first enrolment; reading one that does not exist raises GalleryNotFound.
+    A gallery comes to be with its first enrolment or by `create_gallery`; reading one that does not exist raises
+    GalleryNotFound.
+    A face whose `expires_at` has passed is seen by no call any more; `erase_expired` takes it away.
+    Calls with `expected_revision` raise RevisionMismatch when the gallery or person has another one.
     """
+
+    async def create_gallery(self, gallery: str, settings: GallerySettings) -> GallerySummary:
+        """Begin an empty gallery.
+
+        Raises:
+            GalleryExists: the name is taken.
+            InvalidRequest: the name is not acceptable, or this gallery cannot keep crops.
+        """
+
+    async def configure_gallery(
+        self, gallery: str, settings: GallerySettings, *, expected_revision: int | None = None
+    ) -> GallerySummary:
+        """Replace a gallery's settings. Raises GalleryNotFound, RevisionMismatch, InvalidRequest."""
+
+    async def drop_gallery(self, gallery: str, *, expected_revision: int | None = None) -> Removal:
+        """Erase a gallery with everybody in it. Raises GalleryNotFound, RevisionMismatch."""
+
+    async def settings(self, gallery: str) -> GallerySettings:
+        """A gallery's settings; the defaults where there is no such gallery. Costs no round trip."""
 
     async def enrol(
         self,
@@ -155,6 +192,7 @@ class Gallery(Protocol):
         """Store a new person with faces, or with `extend` add faces to one who may exist already.
 
         With `extend`, a name or non-empty metadata replaces what an existing person had; absent ones leave it.
+        A person may have no face; then no search finds them.
 
         Raises:
             PersonExists: the id is taken and `extend` is false.
@@ -183,13 +221,25 @@ class Gallery(Protocol):
         Raises GalleryNotFound.
         """
 
+    async def person_record(self, gallery: str, person_id: str) -> PersonRecord:
+        """One person as `export_persons` would give them. Raises GalleryNotFound, PersonNotFound."""
+
     async def search(
-        self, gallery: str, probes: NDArray[np.float32], top_k: int, *, exact: bool = False
+        self,
+        gallery: str,
+        probes: NDArray[np.float32],
+        top_k: int,
+        *,
+        exact: bool = False,
+        among: Sequence[str] | None = None,
     ) -> list[SearchResult]:
         """The `top_k` most similar persons for each of (n, d) unit probes.
 
         Similarities are exact cosines. A large gallery may be searched in a way that now and then misses somebody;
         with `exact` it is not, whatever that costs.
+
+        With `among`, only the faces of the persons of these ids are searched, exactly, and `gallery_size` counts them
+        alone; ids of nobody are passed over.
 
         A person's similarity is that of their nearest face. A gallery that is empty or does not exist yields no
         matches and size 0: nobody is enrolled there.
@@ -214,11 +264,104 @@ class Gallery(Protocol):
     async def persons(self, gallery: str, *, after: str | None, limit: int) -> list[Person]:
         """Up to `limit` persons in order of id, starting behind `after`. Raises GalleryNotFound."""
 
+    async def find_persons(self, gallery: str, wanted: PersonFilter, *, after: str | None, limit: int) -> PersonPage:
+        """Persons who fit a filter, up to `limit` in order of id, starting behind `after`.
+
+        It looks at a bounded number of persons a call, so that a page may be short and yet not the last.
+
+        Raises GalleryNotFound.
+        """
+
     async def person(self, gallery: str, person_id: str) -> Person:
         """One person. Raises GalleryNotFound, PersonNotFound."""
 
-    async def forget_person(self, gallery: str, person_id: str) -> Removal:
-        """Erase a person and all their faces. Raises GalleryNotFound, PersonNotFound."""
+    async def update_person(
+        self, gallery: str, person_id: str, change: PersonChange, *, expected_revision: int | None = None
+    ) -> Person:
+        """Change a person's name or metadata. Raises GalleryNotFound, PersonNotFound, RevisionMismatch."""
+
+    async def forget_person(self, gallery: str, person_id: str, *, expected_revision: int | None = None) -> Removal:
+        """Erase a person and all their faces. Raises GalleryNotFound, PersonNotFound, RevisionMismatch."""
+
+    async def faces(self, gallery: str, person_id: str) -> list[Face]:
+        """A person's faces in the order of enrolment. Raises GalleryNotFound, PersonNotFound."""
+
+    async def crop(self, gallery: str, person_id: str, face_id: str) -> bytes:
+        """The kept crop of a face, a PNG file. Raises GalleryNotFound, PersonNotFound, FaceNotFound, CropNotKept."""
+
+    async def forget_face(
+        self, gallery: str, person_id: str, face_id: str, *, expected_revision: int | None = None
+    ) -> Removal:
+        """Erase one face of a person, who stays, if need be without any; the revision is the person's.
+
+        Raises:
+            GalleryNotFound, PersonNotFound, FaceNotFound, RevisionMismatch.
+        """
+
+    async def erase_expired(self) -> list[Expiry]:
+        """Erase faces whose time has come, a bounded number; a person whose last face goes is erased with it."""
 
     async def close(self) -> None:
         """Finish what was begun and let go of the folder; calls afterwards raise NotReady."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """Who did what and when; never biometric.
+
+    Attributes:
+        actor: id of the API key; `anonymous` where none is asked for, `system` for what the service does by itself.
+        action: such as `person.enrol`.
+        person_id: None for what concerns a whole gallery.
+        counts: such as faces stored or erased.
+    """
+
+    at: datetime
+    actor: str
+    action: str
+    gallery: str
+    person_id: str | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The answer that a request with the same Idempotency-Key had.
+
+    Attributes:
+        fingerprint: of that request.
+        person_id: whom it enrolled.
+        answer: as JSON; None when the person has been erased since.
+    """
+
+    fingerprint: str
+    gallery: str
+    person_id: str
+    answer: bytes | None
+
+
+class Journal(Protocol):
+    """What is remembered of requests: who changed what, and the answers to those that may be repeated."""
+
+    async def note(self, entry: JournalEntry) -> None:
+        """Keep an entry; when this returns, it survives the death of the process."""
+
+    async def entries(
+        self, *, gallery: str | None, person_id: str | None, before: int | None, limit: int
+    ) -> list[tuple[int, JournalEntry]]:
+        """Entries with their numbers, newest first, of one gallery or person if asked, before an entry's number."""
+
+    async def replay(self, key: str) -> Replay | None:
+        """What a repeatable request of this key was answered; None if there was none of late."""
+
+    async def keep(self, key: str, replay: Replay) -> None:
+        """Remember an answer for repetition, durably, for a day."""
+
+    async def erase(self, gallery: str, person_id: str | None) -> int:
+        """Erase the answers that tell of a person, or of everybody in a gallery; how many there were."""
+
+    async def prune(self) -> None:
+        """Let go of answers that are a day old, and of entries that are older than entries are kept."""
+
+    async def close(self) -> None:
+        """Finish what was begun."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field, RedisDsn, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _MODELS = Path(__file__).parent / "models"
+_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
 class Settings(BaseSettings):
@@ -45,13 +47,16 @@ class Settings(BaseSettings):
         default=640, ge=64, le=4096, description="Larger pictures are searched scaled down."
     )
     max_faces: int = Field(default=50, ge=1, le=1000, description="Faces that one picture may be answered for.")
-    quality_gate: Literal["standard", "off"] = "standard"
+    quality_gate: Literal["strict", "standard", "off"] = Field(
+        default="standard", description="What a face must have to be enrolled, where its gallery does not say."
+    )
 
     max_image_bytes: int = Field(default=20_000_000, ge=1)
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     min_image_side_px: int = Field(default=16, ge=1)
     max_body_bytes: int = Field(default=64_000_000, ge=1, description="Whole request body.")
     max_images_per_request: int = Field(default=16, ge=1, le=64)
+    max_batch: int = Field(default=64, ge=1, le=256, description="Pictures of one batch.")
     body_timeout_s: float = Field(default=30.0, gt=0, description="How long a request body may take to arrive.")
 
     target_fpir: float = Field(default=0.01, gt=0, lt=1, description="Default false-positive identification rate.")
@@ -72,7 +77,41 @@ class Settings(BaseSettings):
     )
     milvus_timeout_s: float = Field(default=10.0, gt=0, description="For each call to Milvus.")
     max_pending_writes: int = Field(default=1024, ge=1)
+    sweep_every_s: float = Field(default=10.0, gt=0, description="How often expired faces are erased.")
+    journal_days: int = Field(default=365, ge=1, le=36_500, description="How long the journal keeps an entry.")
 
     redis_url: RedisDsn | None = Field(default=None, description="Embedding cache; none unless set.")
     redis_timeout_s: float = Field(default=0.05, gt=0, description="After this, a cached embedding counts as absent.")
     redis_ttl_s: int = Field(default=3600, ge=1)
+
+    auth: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Whether callers need an API key; auto: unless `host` is a loopback address."
+    )
+    keys_file: Path | None = Field(default=None, description="Of the API keys; `data_dir`/api-keys.json unless set.")
+    rate_limit_per_s: float | None = Field(
+        default=None, ge=0.001, le=1e6, description="Requests a second of one API key, or host; no limit unless set."
+    )
+    rate_limit_burst_s: float = Field(
+        default=10.0, gt=0, le=3600, description="As many requests may come at once as the limit allows in this time."
+    )
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether callers need an API key."""
+        return self.auth == "on" or (self.auth == "auto" and not _is_loopback(self.host))
+
+    @property
+    def keys_path(self) -> Path:
+        """Where the API keys are."""
+        return self.keys_file if self.keys_file is not None else self.data_dir / "api-keys.json"
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens there; a name may resolve to anything."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return any(address in network for network in _LOOPBACK)

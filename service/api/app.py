@@ -14,8 +14,9 @@ from service import bootstrap
 from service.api import problems
 from service.api.dependencies import RunningService
 from service.api.middleware import RequestContext
-from service.api.routes import galleries, operations, recognition
+from service.api.routes import batch, galleries, journal, operations, persons, recognition, transfers
 from service.bootstrap import Container
+from service.console import routes as console
 from service.settings import Settings
 
 Builder = Callable[[Settings, AsyncExitStack], Awaitable[Container]]
@@ -53,8 +54,7 @@ def create_app(settings: Settings, builder: Builder = bootstrap.build) -> FastAP
         redoc_url=None,
     )
     problems.install(app)
-    app.include_router(recognition.router)
-    app.include_router(galleries.router)
-    app.include_router(operations.router)
+    for routes in (recognition, batch, galleries, persons, transfers, journal, operations, console):
+        app.include_router(routes.router)
     app.add_middleware(RequestContext)
     return app

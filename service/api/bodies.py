@@ -23,6 +23,8 @@ from service.settings import Settings
 
 _MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 64_000
+# Of a body without pictures.
+_MAX_JSON_BYTES = 1_000_000
 
 FieldsT = TypeVar("FieldsT", bound=BaseModel)
 
@@ -75,39 +77,61 @@ class _InMemoryParser(MultiPartParser):
         self.ended = True
 
 
-async def read_submission(request: Request, settings: Settings, picture_fields: Sequence[str]) -> Submission:
+async def read_submission(
+    request: Request, settings: Settings, picture_fields: Sequence[str], *, max_pictures: int | None = None
+) -> Submission:
     """Read a body within the limits on bytes, parts and time.
 
     Args:
         picture_fields: names under which pictures may come; in JSON each holds base64 text or a list of such texts.
+        max_pictures: that may come; by default as many as the settings allow a request.
 
     Raises:
         MediaTypeUnsupported, BodyTooLarge, BodyTimeout, BodyInvalid, Base64Invalid, InvalidRequest.
     """
+    limit = max_pictures if max_pictures is not None else settings.max_images_per_request
     media_type = parse_options_header(request.headers.get("content-type", ""))[0].decode("latin-1").lower()
     if media_type not in ("multipart/form-data", "application/json"):
         raise MediaTypeUnsupported(
             "send multipart/form-data or application/json", accepted=["multipart/form-data", "application/json"]
         )
-    body = await _read_bounded(request, settings)
+    body = await _read_bounded(request, settings, settings.max_body_bytes)
     if not body:
         raise BodyInvalid("the body is empty")
     if media_type == "application/json":
         # Base64 of a large picture takes milliseconds to decode, too long for the event loop.
         submission = await asyncio.to_thread(_from_json, body, picture_fields)
     else:
-        submission = await _from_multipart(request, body, picture_fields, settings.max_images_per_request)
+        submission = await _from_multipart(request, body, picture_fields, limit)
     total = sum(len(pictures) for pictures in submission.pictures.values())
-    if total > settings.max_images_per_request:
-        raise InvalidRequest(
-            f"the request has {total} pictures, at most {settings.max_images_per_request} are accepted",
-            limit=settings.max_images_per_request,
-        )
+    if total > limit:
+        raise InvalidRequest(f"the request has {total} pictures, at most {limit} are accepted", limit=limit)
     return submission
 
 
-async def _read_bounded(request: Request, settings: Settings) -> bytes:
-    limit = settings.max_body_bytes
+async def read_json(request: Request, settings: Settings) -> Submission:
+    """Read a JSON object within the limits on bytes and time.
+
+    Raises:
+        MediaTypeUnsupported, BodyTooLarge, BodyTimeout, BodyInvalid.
+    """
+    media_type = parse_options_header(request.headers.get("content-type", ""))[0].decode("latin-1").lower()
+    if media_type != "application/json":
+        raise MediaTypeUnsupported("send application/json", accepted=["application/json"])
+    body = await _read_bounded(request, settings, min(settings.max_body_bytes, _MAX_JSON_BYTES))
+    if not body:
+        raise BodyInvalid("the body is empty")
+    return _from_json(body, ())
+
+
+def pictures_of(content: Any, picture_fields: Sequence[str]) -> Submission:
+    """Pictures in base64 and other fields of a JSON object within a body. Raises InvalidRequest, Base64Invalid."""
+    if not isinstance(content, dict):
+        raise InvalidRequest("an item must be a JSON object")
+    return _separated(content, picture_fields)
+
+
+async def _read_bounded(request: Request, settings: Settings, limit: int) -> bytes:
     too_large = BodyTooLarge(f"the body may have at most {limit} bytes", limit_bytes=limit)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
@@ -131,7 +155,11 @@ def _from_json(body: bytes, picture_fields: Sequence[str]) -> Submission:
         raise BodyInvalid(f"the body is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise BodyInvalid("the body must be a JSON object")
-    pictures = {}
+    return _separated(content, picture_fields)
+
+
+def _separated(content: dict[str, Any], picture_fields: Sequence[str]) -> Submission:
+    content, pictures = dict(content), {}
     for field in picture_fields:
         value = content.pop(field, None)
         if value is not None:
@@ -211,3 +239,9 @@ def request_body(model: type[BaseModel], pictures: Mapping[str, str], required: 
             },
         }
     }
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI `requestBody` of a JSON object without pictures."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -6,10 +6,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.access import Access
 from service.bootstrap import Container
 from service.domain import ServiceIdentity, check_gallery_name
-from service.identification import IdentificationService
-from service.ports import Gallery
+from service.identification import CustodyService, EnrolmentService, IdentificationService
+from service.ports import Gallery, Journal
 from service.settings import Settings
 
 
@@ -19,8 +20,14 @@ class RunningService:
     def __init__(self, container: Container) -> None:
         self.settings: Settings = container.settings
         self.identity: ServiceIdentity = container.identity
-        self.service: IdentificationService = container.service
+        self.access: Access = container.access
+        self.enrolment: EnrolmentService = container.enrolment
+        self.identification: IdentificationService = container.identification
+        self.custody: CustodyService = container.custody
         self.gallery: Gallery = container.gallery
+        self.journal: Journal = container.journal
+        # Keys of repeatable requests that are being worked on.
+        self.in_progress: set[str] = set()
 
     def gallery_name(self, asked: str | None) -> str:
         """The gallery that a request means, checked."""

@@ -40,8 +40,20 @@ STATUS_OF_CODE: Final[Mapping[str, tuple[int, str]]] = {
     "quality-too-low": (422, "The face's quality is too low"),
     "embedding-invalid": (422, "The embedding is not valid"),
     "gallery-not-found": (404, "There is no such gallery"),
+    "gallery-exists": (409, "The gallery exists already"),
     "person-not-found": (404, "There is no such person"),
     "person-exists": (409, "The person exists already"),
+    "person-erased": (410, "The person has been erased"),
+    "face-not-found": (404, "There is no such face"),
+    "crop-not-kept": (404, "The crop was not kept"),
+    "looks-like-another": (409, "Somebody else looks like the person"),
+    "revision-mismatch": (412, "It has been changed in the meantime"),
+    "idempotency-key-reused": (422, "The Idempotency-Key came with another request before"),
+    "idempotency-in-progress": (409, "The request with this Idempotency-Key is being worked on"),
+    "unauthenticated": (401, "An API key is needed"),
+    "forbidden": (403, "The API key does not allow this"),
+    "rate-limited": (429, "Too many requests"),
+    "space-mismatch": (409, "The embeddings are of another model"),
     "overloaded": (503, "The service is overloaded"),
     "gallery-unavailable": (503, "The gallery does not answer"),
     "not-ready": (503, "The service is not ready"),
@@ -98,10 +110,10 @@ class CursorInvalid(DomainError):
     code = "cursor-invalid"
 
 
-def problem_response(request_id: str, code: str, detail: str, details: Mapping[str, Any] | None = None) -> Response:
-    """One problem+json answer; a code that has no status of its own counts as an internal error."""
+def problem_body(request_id: str, code: str, detail: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Members of a problem; a code that has no status of its own counts as an internal error."""
     status, title = STATUS_OF_CODE.get(code, STATUS_OF_CODE["internal-error"])
-    body = {
+    return {
         **(details or {}),
         "type": _TYPE_PREFIX + code,
         "title": title,
@@ -109,14 +121,26 @@ def problem_response(request_id: str, code: str, detail: str, details: Mapping[s
         "detail": detail,
         "request_id": request_id,
     }
-    headers = {"Retry-After": str(body["retry_after_s"])} if "retry_after_s" in body else None
+
+
+def problem_response(request_id: str, code: str, detail: str, details: Mapping[str, Any] | None = None) -> Response:
+    """One problem+json answer."""
+    body = problem_body(request_id, code, detail, details)
+    status: int = body["status"]
+    headers = {"Retry-After": str(body["retry_after_s"])} if "retry_after_s" in body else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return FastJSONResponse(body, status_code=status, media_type=PROBLEM_MEDIA_TYPE, headers=headers)
 
 
+# What any call under an API key may be answered.
+_ANYWHERE = ("unauthenticated", "forbidden", "rate-limited", "overloaded", "not-ready", "internal-error")
+
+
 def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` for the problems that a route may answer with."""
+    """OpenAPI `responses` for the problems that a route may answer with, beside those that any may."""
     by_status: dict[int | str, dict[str, Any]] = {}
-    for code in codes:
+    for code in dict.fromkeys((*codes, *_ANYWHERE)):
         status, title = STATUS_OF_CODE[code]
         entry = by_status.setdefault(
             status, {"description": "", "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}

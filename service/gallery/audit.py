@@ -29,8 +29,13 @@ _CONTRADICTIONS = (
     "(SELECT count(*) FROM persons p WHERE p.gallery_key = g.gallery_key) n FROM galleries g) WHERE n != persons",
     "SELECT 'gallery ' || name || ' counts ' || faces || ' faces and holds ' || n FROM (SELECT name, faces, "
     "(SELECT count(*) FROM faces f WHERE f.gallery_key = g.gallery_key) n FROM galleries g) WHERE n != faces",
-    "SELECT 'person number ' || person_key || ' has no face' FROM persons "
-    "WHERE person_key NOT IN (SELECT person_key FROM faces)",
+    "SELECT 'person number ' || person_key || ' has no profile' FROM persons "
+    "WHERE profile_key IS NULL OR profile_key NOT IN (SELECT profile_key FROM profiles)",
+    "SELECT 'profile number ' || profile_key || ' belongs to no person and is not blank' FROM profiles "
+    "WHERE profile_key NOT IN (SELECT profile_key FROM persons WHERE profile_key IS NOT NULL) "
+    "AND (metadata != zeroblob(length(metadata)) OR name != zeroblob(length(name)))",
+    "SELECT 'crop number ' || face_key || ' belongs to no face and is not blank' FROM crops "
+    "WHERE face_key NOT IN (SELECT face_key FROM faces) AND image != zeroblob(length(image))",
     "SELECT 'face number ' || face_key || ' lies in another gallery than its person' FROM faces "
     "JOIN persons USING (person_key) WHERE faces.gallery_key != persons.gallery_key",
     "SELECT 'face number ' || face_key || ' has no embedding' FROM faces LEFT JOIN embeddings USING (face_key) "

@@ -82,6 +82,7 @@ class _Plan:
 
     next_person: int
     next_face: int
+    next_profile: int
     person_keys: dict[str, int]
     owners: dict[str, int]
     persons: list[tuple[int, Candidate]] = field(default_factory=list)
@@ -104,6 +105,7 @@ class _Plan:
         return cls(
             next_person=last.get("persons", 0) + 1,
             next_face=last.get("embeddings", 0) + 1,
+            next_profile=last.get("profiles", 0) + 1,
             person_keys=_known(connection, persons, gallery_key, ids),
             owners=_known(connection, faces, gallery_key, face_ids),
         )
@@ -114,8 +116,6 @@ class _Plan:
         if len(set(face_ids)) < len(face_ids):
             raise InvalidRequest("a face id occurs twice in one record", field="face_id")
         person_key = self.person_keys.get(candidate.person_id)
-        if person_key is None and not candidate.faces:
-            raise InvalidRequest("a new person needs at least one face", field="faces")
         for face_id in face_ids:
             if self.owners.get(face_id, person_key) != person_key:
                 raise InvalidRequest("a face of this id is somebody else's", field="face_id", face_id=face_id)
@@ -137,21 +137,35 @@ class _Plan:
         connection.execute("INSERT INTO galleries (name) VALUES (?) ON CONFLICT DO NOTHING", (gallery,))
         gallery_key = records.key_of_gallery(connection, gallery)
         now_us, revision = records.now_us(), next_revision(connection)
+        first_new = min((key for key, _ in self.persons), default=self.next_person)
+        profiles = range(self.next_profile, self.next_profile + len(self.persons))
         connection.executemany(
-            "INSERT INTO persons (person_key, gallery_key, person_id, name, metadata, created_at_us) "
+            "INSERT INTO profiles (profile_key, name, metadata) VALUES (?, ?, ?)",
+            [(key, new.name, new.metadata) for key, (_, new) in zip(profiles, self.persons, strict=True)],
+        )
+        connection.executemany(
+            "INSERT INTO persons (person_key, gallery_key, person_id, created_at_us, profile_key, revision) "
             "VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (key, gallery_key, new.person_id, new.name, new.metadata, new.created_at_us or now_us)
-                for key, new in self.persons
+                (key, gallery_key, new.person_id, new.created_at_us or now_us, profile_key, revision)
+                for profile_key, (key, new) in zip(profiles, self.persons, strict=True)
             ],
+        )
+        grown = {face.person_key for face in self.faces if face.person_key < first_new}
+        connection.executemany(
+            "UPDATE persons SET revision = ? WHERE person_key = ?", [(revision, key) for key in grown]
         )
         connection.executemany(
             "INSERT INTO embeddings (face_key, vector) VALUES (?, ?)",
             [(face.key, face.row.embedding) for face in self.faces],
         )
         connection.executemany(
+            "INSERT INTO crops (face_key, image) VALUES (?, ?)",
+            [(face.key, face.row.crop) for face in self.faces if face.row.crop is not None],
+        )
+        connection.executemany(
             "INSERT INTO faces (face_key, person_key, gallery_key, face_id, quality, crop_digest, created_at_us, "
-            "revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "revision, expires_at_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     face.key,
@@ -162,6 +176,7 @@ class _Plan:
                     face.row.crop_digest,
                     now_us,
                     revision,
+                    face.row.expires_us,
                 )
                 for face in self.faces
             ],
@@ -191,13 +206,17 @@ class StoredFace:
     embedding: bytes
     quality: str
     crop_digest: str
+    expires_us: int | None
+    crop: bytes | None
 
 
 def faces_of_persons(connection: sqlite3.Connection, person_keys: Sequence[int]) -> list[StoredFace]:
     """All faces of some persons, as enrolled."""
     rows = connection.execute(
-        "SELECT gallery_key, face_key, person_key, face_id, vector, quality, crop_digest FROM faces "
-        "LEFT JOIN embeddings USING (face_key) WHERE person_key IN (SELECT value FROM json_each(?)) ORDER BY face_key",
-        (json.dumps(list(person_keys)),),
+        "SELECT gallery_key, face_key, person_key, face_id, vector, quality, crop_digest, expires_at_us, image "
+        "FROM faces LEFT JOIN embeddings USING (face_key) LEFT JOIN crops USING (face_key) "
+        "WHERE person_key IN (SELECT value FROM json_each(?)) AND (expires_at_us IS NULL OR expires_at_us > ?) "
+        "ORDER BY face_key",
+        (json.dumps(list(person_keys)), records.now_us()),
     )
     return [StoredFace(*row) for row in rows]

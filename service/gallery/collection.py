@@ -6,7 +6,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,23 @@ class IndexCollection:
         """Take faces out of a gallery's index; how many there were. See `FaceIndex.remove`."""
         self._removed_from.add(gallery)
         return self.begun(gallery).remove(keys, revision=revision)
+
+    def hide(self, gallery: str, keys: NDArray[np.int64]) -> None:
+        """Let no search see some faces any more, whose rows are still to be erased. From any thread."""
+        index = self._indexes.get(gallery)
+        if index is not None:
+            index.remove(keys)
+
+    def drop(self, gallery: str) -> Future[None]:
+        """Take a gallery's index away at once; done when nothing of it is left on disk."""
+        self._removed_from.discard(gallery)
+        index = self._indexes.pop(gallery, None)
+        if index is None:
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+        # On the upkeep's thread, so behind what it is doing for this index and before anything for the next one.
+        return self._upkeep.submit(index.abandon)
 
     def sync_removed(self) -> None:
         """Return when nothing of the faces removed is left on disk."""

@@ -3,45 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain import (
     DomainError,
+    Expiry,
+    Face,
+    GallerySettings,
     ImportOutcome,
     InvalidEmbedding,
     InvalidRequest,
     Match,
     NewFace,
     Person,
+    PersonChange,
+    PersonFilter,
+    PersonPage,
     PersonRecord,
     Removal,
+    Unchanged,
     check_gallery_name,
     check_person_id,
 )
+from service.gallery import erasing, galleries, reads, records
 from service.gallery.bulk import Candidate, Imported
-from service.gallery.checks import (
-    checked_embeddings,
-    checked_embeddings_each,
-    checked_face_id,
-    checked_text,
-    metadata_json,
-    quality_json,
-)
+from service.gallery.candidates import face_row, prepared
+from service.gallery.checks import checked_embeddings, checked_text, metadata_json
 from service.gallery.collection import IndexCollection, Progress
+from service.gallery.dropping import erase_dropped, finish_drops
+from service.gallery.erasing import Forgotten
+from service.gallery.expiry import ExpiryWatch
 from service.gallery.index import SIEVE_FROM, search_on_one_core
+from service.gallery.journal import StoreJournal
+from service.gallery.lookup import Lookup
 from service.gallery.readers import Readers
-from service.gallery.records import Enrolled, Enrolment, FaceRow, Forgotten, microseconds
-from service.gallery.search import Hit
+from service.gallery.records import Enrolled, Enrolment, FaceRow
 from service.gallery.snapshot import INDEX_FOLDER, SnapshotFolder
-from service.gallery.store import Store
-from service.gallery.vectors import STORED_DTYPE, checked_unit_rows, cosines
+from service.gallery.store import Store, as_it_is
+from service.gallery.vectors import checked_unit_rows
 from service.ports import Gallery, GallerySummary, SearchResult
+
+_R = TypeVar("_R")
+
+# Faces that one commit erases, so that other changes need not wait long for it.
+_EXPIRED_AT_ONCE = 500
 
 
 class EmbeddedGallery(Gallery):
@@ -55,6 +69,10 @@ class EmbeddedGallery(Gallery):
     def __init__(self, store: Store, indexes: IndexCollection, *, max_pending: int, threads: int) -> None:
         self._store = store
         self._indexes = indexes
+        self._expiry = ExpiryWatch(store, indexes)
+        self._lookup = Lookup(store, indexes, self._expiry)
+        self._settings = {each.name: each.settings for each in store.read(galleries.summaries)}
+        self._dropping: set[asyncio.Task[Removal]] = set()
         self._dimension = indexes.dimension
         self._readers = Readers(threads, max_pending, initializer=search_on_one_core)
 
@@ -103,12 +121,17 @@ class EmbeddedGallery(Gallery):
         )
         store.writer.before_erasure = indexes.sync_removed
         try:
+            finish_drops(store, folder / INDEX_FOLDER)
             indexes.build(store, progress)
         except BaseException:
             indexes.close()
             store.close()
             raise
         return cls(store, indexes, max_pending=max_pending, threads=threads)
+
+    def journal(self, *, kept_days: int) -> StoreJournal:
+        """A journal in this folder; it ends with the gallery."""
+        return StoreJournal(self._store, self._readers, kept_days=kept_days)
 
     async def enrol(
         self,
@@ -126,7 +149,7 @@ class EmbeddedGallery(Gallery):
 
         Raises:
             PersonExists, InvalidEmbedding, StorageFull: as in the protocol.
-            InvalidRequest: a name, id or metadata is not acceptable, a face id is taken, or a new person has no face.
+            InvalidRequest: a name, id or metadata is not acceptable, or a face id is taken.
             Overloaded: too many changes wait.
             NotReady: the gallery is closed.
         """
@@ -134,9 +157,9 @@ class EmbeddedGallery(Gallery):
         check_gallery_name(gallery)
         check_person_id(person_id)
         vectors = checked_embeddings(faces, self._dimension)
-        rows = [_face_row(face, vector) for face, vector in zip(faces, vectors, strict=True)]
+        rows = [face_row(face, vector) for face, vector in zip(faces, vectors, strict=True)]
         new = Enrolment(gallery, person_id, checked_text(name, "name"), metadata_json(metadata), rows, extend)
-        publish = partial(self._publish_faces, [row.face_id for row in rows], vectors)
+        publish = partial(self._publish_faces, rows, vectors)
         stored = self._store.enrol(new, publish=publish)
         return await asyncio.wrap_future(stored)
 
@@ -144,31 +167,135 @@ class EmbeddedGallery(Gallery):
         """See `Gallery.import_persons`; one commit, however many records. Also raises Overloaded, NotReady."""
         check_gallery_name(gallery)
         # Checking a thousand records takes a while, so it is done beside the event loop.
-        prepared = await self._readers.run(lambda: self._prepared(records))
-        good = [each for each in prepared if not isinstance(each, DomainError)]
+        checked = await self._readers.run(lambda: prepared(records, self._dimension))
+        good = [each for each in checked if not isinstance(each, DomainError)]
         stored: list[ImportOutcome] = []
         if good:
-            publish = partial(self._publish_import, gallery, np.concatenate([vectors for _, vectors in good]))
-            imported = self._store.import_all(gallery, [candidate for candidate, _ in good], publish=publish)
+            candidates = [candidate for candidate, _ in good]
+            publish = partial(self._publish_import, gallery, candidates, np.concatenate([rows for _, rows in good]))
+            imported = self._store.import_all(gallery, candidates, publish=publish)
             stored = await asyncio.wrap_future(imported)
         outcomes = iter(stored)
-        return [ImportOutcome(error=each) if isinstance(each, DomainError) else next(outcomes) for each in prepared]
+        return [ImportOutcome(error=each) if isinstance(each, DomainError) else next(outcomes) for each in checked]
 
     async def export_persons(self, gallery: str, *, after: str | None, limit: int) -> list[PersonRecord]:
         """See `Gallery.export_persons`; raises InvalidRequest for a limit under 1."""
-        if limit < 1:
-            raise InvalidRequest("limit is at least 1", field="limit")
-        checked_text(after, "after")
+        _check_page(after, limit)
         return await self._readers.run(lambda: self._store.person_records(gallery, after=after, limit=limit))
 
-    async def forget_person(self, gallery: str, person_id: str) -> Removal:
+    async def person_record(self, gallery: str, person_id: str) -> PersonRecord:
+        """See `Gallery.person_record`."""
+        return await self._readers.run(lambda: self._store.person_record(gallery, person_id))
+
+    async def create_gallery(self, gallery: str, settings: GallerySettings) -> GallerySummary:
+        """See `Gallery.create_gallery`; also raises StorageFull, Overloaded, NotReady."""
+        self._readers.check_open()
+        check_gallery_name(gallery)
+        return await asyncio.wrap_future(
+            self._store.change(
+                partial(galleries.create, gallery=gallery, settings=settings), publish=self._publish_settings
+            )
+        )
+
+    async def configure_gallery(
+        self, gallery: str, settings: GallerySettings, *, expected_revision: int | None = None
+    ) -> GallerySummary:
+        """See `Gallery.configure_gallery`; also raises StorageFull, Overloaded, NotReady."""
+        self._readers.check_open()
+        change = partial(galleries.configure, gallery=gallery, settings=settings, expected_revision=expected_revision)
+        return await asyncio.wrap_future(self._store.change(change, publish=self._publish_settings))
+
+    async def settings(self, gallery: str) -> GallerySettings:
+        """See `Gallery.settings`."""
+        self._readers.check_open()
+        return self._settings.get(gallery, GallerySettings())
+
+    async def drop_gallery(self, gallery: str, *, expected_revision: int | None = None) -> Removal:
+        """See `Gallery.drop_gallery`; also raises StorageFull, Overloaded, NotReady.
+
+        The gallery is gone with the first commit; its rows are erased some thousands a commit, between other changes,
+        also when the caller stops waiting, and when the process ends, at the next start.
+        """
+        self._readers.check_open()
+
+        def publish(begun: tuple[int, int]) -> tuple[int, int, Future[None]]:
+            self._settings.pop(gallery, None)
+            return *begun, self._indexes.drop(gallery)
+
+        change = partial(erasing.begin_drop, gallery=gallery, expected_revision=expected_revision)
+        begun = await asyncio.wrap_future(self._store.change(change, publish=publish))
+        task = asyncio.create_task(erase_dropped(self._store, *begun))
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)
+        return await asyncio.shield(task)
+
+    async def update_person(
+        self, gallery: str, person_id: str, change: PersonChange, *, expected_revision: int | None = None
+    ) -> Person:
+        """See `Gallery.update_person`; also raises InvalidRequest, StorageFull, Overloaded, NotReady."""
+        self._readers.check_open()
+        name = change.name if isinstance(change.name, Unchanged) else checked_text(change.name, "name")
+        metadata = change.metadata if isinstance(change.metadata, Unchanged) else metadata_json(change.metadata)
+        update = partial(
+            records.update_person,
+            gallery=gallery,
+            person_id=person_id,
+            name=name,
+            metadata=metadata,
+            expected_revision=expected_revision,
+        )
+        # What was the name must not be found any more.
+        return await asyncio.wrap_future(self._store.change(update, publish=as_it_is, erases=True))
+
+    async def forget_person(self, gallery: str, person_id: str, *, expected_revision: int | None = None) -> Removal:
         """See `Gallery.forget_person`; also raises StorageFull, Overloaded, NotReady."""
         self._readers.check_open()
-        removed = self._store.forget(gallery, person_id, publish=self._publish_removal)
-        return await asyncio.wrap_future(removed)
+        change = partial(erasing.forget, gallery=gallery, person_id=person_id, expected_revision=expected_revision)
+        return await asyncio.wrap_future(self._store.change(change, publish=self._publish_removal, erases=True))
+
+    async def forget_face(
+        self, gallery: str, person_id: str, face_id: str, *, expected_revision: int | None = None
+    ) -> Removal:
+        """See `Gallery.forget_face`; also raises StorageFull, Overloaded, NotReady."""
+        self._readers.check_open()
+        change = partial(
+            erasing.forget_face,
+            gallery=gallery,
+            person_id=person_id,
+            face_id=face_id,
+            expected_revision=expected_revision,
+        )
+        return await asyncio.wrap_future(self._store.change(change, publish=self._publish_removal, erases=True))
+
+    async def erase_expired(self) -> list[Expiry]:
+        """See `Gallery.erase_expired`; also raises StorageFull, Overloaded, NotReady."""
+
+        def publish(gone: list[Forgotten]) -> list[Expiry]:
+            # Searches may have been told before.
+            return [
+                Expiry(
+                    each.gallery,
+                    each.person_id,
+                    replace(self._publish_removal(each), index_entries=len(each.face_keys)),
+                )
+                for each in gone
+            ]
+
+        if self._expiry.due:
+            await self._readers.run(self._expiry.hide)
+        if not await self._readers.run(lambda: self._store.read(reads.any_expired)):
+            return []
+        change = partial(erasing.expire, limit=_EXPIRED_AT_ONCE)
+        return await asyncio.wrap_future(self._store.change(change, publish=publish, erases=True))
 
     async def search(
-        self, gallery: str, probes: NDArray[np.float32], top_k: int, *, exact: bool = False
+        self,
+        gallery: str,
+        probes: NDArray[np.float32],
+        top_k: int,
+        *,
+        exact: bool = False,
+        among: Sequence[str] | None = None,
     ) -> list[SearchResult]:
         """See `Gallery.search`.
 
@@ -180,33 +307,46 @@ class EmbeddedGallery(Gallery):
         if top_k < 1:
             raise InvalidRequest("top_k is at least 1", field="top_k")
         rows = checked_unit_rows(probes, self._dimension)
-        return await self._readers.run(lambda: self._search(gallery, rows, top_k, exact=exact))
+        if among is not None:
+            return await self._readers.run(lambda: self._lookup.search_among(gallery, rows, top_k, among))
+        return await self._readers.run(lambda: self._lookup.search(gallery, rows, top_k, exact=exact))
 
     async def similarities_to(self, gallery: str, person_id: str, probe: NDArray[np.float32]) -> list[Match]:
         """See `Gallery.similarities_to`; also raises InvalidEmbedding, Overloaded, NotReady."""
         if np.ndim(probe) != 1:
             raise InvalidEmbedding("one probe is a vector")
         rows = checked_unit_rows(probe[np.newaxis], self._dimension)
-        return await self._readers.run(lambda: self._similarities(gallery, person_id, rows[0]))
+        return await self._readers.run(lambda: self._lookup.similarities(gallery, person_id, rows[0]))
 
     async def galleries(self) -> list[GallerySummary]:
         """See `Gallery.galleries`."""
-        return await self._readers.run(self._store.galleries)
+        return await self._read(galleries.summaries)
 
     async def summary(self, gallery: str) -> GallerySummary:
         """See `Gallery.summary`."""
-        return await self._readers.run(lambda: self._store.summary(gallery))
+        return await self._read(partial(galleries.summary, gallery=gallery))
 
     async def persons(self, gallery: str, *, after: str | None, limit: int) -> list[Person]:
         """See `Gallery.persons`; raises InvalidRequest for a limit under 1."""
-        if limit < 1:
-            raise InvalidRequest("limit is at least 1", field="limit")
-        checked_text(after, "after")
-        return await self._readers.run(lambda: self._store.persons(gallery, after=after, limit=limit))
+        _check_page(after, limit)
+        return await self._read(partial(reads.persons, gallery=gallery, after=after, limit=limit))
+
+    async def find_persons(self, gallery: str, wanted: PersonFilter, *, after: str | None, limit: int) -> PersonPage:
+        """See `Gallery.find_persons`; raises InvalidRequest for a limit under 1."""
+        _check_page(after, limit)
+        return await self._read(partial(reads.find_persons, gallery=gallery, wanted=wanted, after=after, limit=limit))
 
     async def person(self, gallery: str, person_id: str) -> Person:
         """See `Gallery.person`."""
-        return await self._readers.run(lambda: self._store.person(gallery, person_id))
+        return await self._read(partial(reads.person, gallery=gallery, person_id=person_id))
+
+    async def faces(self, gallery: str, person_id: str) -> list[Face]:
+        """See `Gallery.faces`."""
+        return await self._read(partial(reads.faces, gallery=gallery, person_id=person_id))
+
+    async def crop(self, gallery: str, person_id: str, face_id: str) -> bytes:
+        """See `Gallery.crop`."""
+        return await self._read(partial(reads.crop, gallery=gallery, person_id=person_id, face_id=face_id))
 
     async def close(self) -> None:
         """See `Gallery.close`; closing twice does nothing."""
@@ -218,22 +358,31 @@ class EmbeddedGallery(Gallery):
         self._store.close()
         self._indexes.close()
 
-    def _prepared(self, records: Sequence[PersonRecord]) -> list[tuple[Candidate, NDArray[np.float32]] | DomainError]:
-        checked = checked_embeddings_each([record.faces for record in records], self._dimension)
-        return [_candidate(record, vectors) for record, vectors in zip(records, checked, strict=True)]
+    async def _read(self, question: Callable[[sqlite3.Connection], _R]) -> _R:
+        return await self._readers.run(lambda: self._store.read(question))
 
-    def _publish_import(self, gallery: str, vectors: NDArray[np.float32], stored: Imported) -> list[ImportOutcome]:
+    def _publish_settings(self, summary: GallerySummary) -> GallerySummary:
+        """On the writer's thread, after the commit."""
+        self._settings[summary.name] = summary.settings
+        return summary
+
+    def _publish_import(
+        self, gallery: str, candidates: Sequence[Candidate], vectors: NDArray[np.float32], stored: Imported
+    ) -> list[ImportOutcome]:
         """On the writer's thread, after the commit."""
         if len(stored.face_keys):
+            self._expiry.expect(face.expires_us for candidate in candidates for face in candidate.faces)
             index = self._indexes.begun(gallery)
             chosen = vectors[stored.positions]
             index.add(stored.face_keys, stored.person_keys, stored.face_ids, chosen, revision=stored.revision)
         return stored.outcomes
 
-    def _publish_faces(self, face_ids: list[str], vectors: NDArray[np.float32], stored: Enrolled) -> Person:
+    def _publish_faces(self, rows: Sequence[FaceRow], vectors: NDArray[np.float32], stored: Enrolled) -> Person:
         """On the writer's thread, after the commit."""
+        self._expiry.expect(row.expires_us for row in rows)
         index = self._indexes.begun(stored.person.gallery)
-        persons = np.full(len(face_ids), stored.person_key, dtype=np.int64)
+        persons = np.full(len(rows), stored.person_key, dtype=np.int64)
+        face_ids = [row.face_id for row in rows]
         index.add(stored.face_keys, persons, face_ids, vectors, revision=stored.revision)
         return stored.person
 
@@ -241,65 +390,16 @@ class EmbeddedGallery(Gallery):
         """On the writer's thread, after the commit."""
         entries = self._indexes.remove(forgotten.gallery, forgotten.face_keys, revision=forgotten.revision)
         return Removal(
-            persons=1,
+            persons=forgotten.persons,
             faces=len(forgotten.face_keys),
             index_entries=entries,
             revision=forgotten.revision,
             crop_digests=forgotten.crop_digests,
+            crops=forgotten.crops,
         )
 
-    def _search(self, gallery: str, probes: NDArray[np.float32], top_k: int, *, exact: bool) -> list[SearchResult]:
-        index = self._indexes.get(gallery)
-        if index is None:
-            return [SearchResult((), 0) for _ in probes]
-        wanted = top_k
-        while True:
-            found, size = index.search(probes, wanted, exact=exact)
-            names = self._store.names_of({hit.person for hits in found for hit in hits})
-            kept = [[hit for hit in hits if hit.person in names][:top_k] for hits in found]
-            # A person whose deletion is committed but not yet in the index has no name any more. Nobody else may be
-            # crowded out by them, so look deeper until the places are filled or nobody is left.
-            if all(len(row) == top_k or len(hits) < wanted for row, hits in zip(kept, found, strict=True)):
-                return [SearchResult(tuple(_match(hit, names) for hit in row), size) for row in kept]
-            wanted += len({hit.person for hits in found for hit in hits} - names.keys())
 
-    def _similarities(self, gallery: str, person_id: str, probe: NDArray[np.float32]) -> list[Match]:
-        name, faces = self._store.faces_of(gallery, person_id)
-        scores = cosines(faces.embeddings, probe).tolist()
-        matches = [
-            Match(person_id, face_id, score, name) for face_id, score in zip(faces.face_ids, scores, strict=True)
-        ]
-        return sorted(matches, key=lambda match: (-match.similarity, match.face_id))
-
-
-def _match(hit: Hit, names: Mapping[int, tuple[str, str | None]]) -> Match:
-    person_id, name = names[hit.person]
-    return Match(person_id=person_id, face_id=hit.face_id, similarity=hit.similarity, name=name)
-
-
-def _candidate(
-    record: PersonRecord, vectors: NDArray[np.float32] | InvalidEmbedding
-) -> tuple[Candidate, NDArray[np.float32]] | DomainError:
-    """What is to be stored of a record whose embeddings have been checked, or why nothing of it is."""
-    if isinstance(vectors, InvalidEmbedding):
-        return vectors
-    try:
-        candidate = Candidate(
-            check_person_id(record.person_id),
-            checked_text(record.name, "name"),
-            metadata_json(record.metadata),
-            None if record.created_at is None else microseconds(record.created_at),
-            [_face_row(face, vector) for face, vector in zip(record.faces, vectors, strict=True)],
-        )
-    except DomainError as error:
-        return error
-    return candidate, vectors
-
-
-def _face_row(face: NewFace, vector: NDArray[np.float32]) -> FaceRow:
-    return FaceRow(
-        face_id=checked_face_id(face.face_id),
-        embedding=vector.astype(STORED_DTYPE, copy=False).tobytes(),
-        quality=quality_json(face.quality),
-        crop_digest=face.crop_digest,
-    )
+def _check_page(after: str | None, limit: int) -> None:
+    if limit < 1:
+        raise InvalidRequest("limit is at least 1", field="limit")
+    checked_text(after, "after")

@@ -293,6 +293,16 @@ class FaceIndex:
             if self._home is not None and view.sieve is not None and not known:
                 self._save(view)
 
+    def abandon(self) -> None:
+        """Leave nothing on disk; the index is not used any more."""
+        with self._tending:
+            self.upkeep = None
+            if self._home is not None:
+                with self._changing:
+                    self._kept.detach()
+                self._home.discard()
+                self._home = None
+
     def _steer(self, agrees: bool) -> None:
         """Search deeper or less deep, so that in the long run the target share of checks agrees."""
         odds = _TARGET_AGREEMENT / (1 - _TARGET_AGREEMENT)

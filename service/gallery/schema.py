@@ -15,9 +15,10 @@ Migration = tuple[str, ...]
 
 # One entry a schema version; an entry that has been released is never edited.
 #
-# Embeddings stand in a table of their own whose rows are appended and blanked in place, never deleted. SQLite's
-# secure_delete zeroes a deleted row, but not the copies that page balancing leaves behind in the unused part of a page
-# when a neighbour's deletion moves the row; rows that are never moved have no such copies.
+# Embeddings, profiles and crops stand in tables of their own whose rows are appended and blanked in place, never
+# deleted and never changed in length. SQLite's secure_delete zeroes a deleted row, but not the copies that page
+# balancing leaves behind in the unused part of a page when a neighbour's deletion moves the row; rows that are never
+# moved have no such copies.
 MIGRATIONS: tuple[Migration, ...] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
@@ -57,6 +58,44 @@ MIGRATIONS: tuple[Migration, ...] = (
         """,
         "CREATE INDEX faces_by_person ON faces (person_key)",
         "INSERT INTO meta (key, value) VALUES ('revision', 0)",
+    ),
+    (
+        "ALTER TABLE galleries ADD COLUMN settings TEXT NOT NULL DEFAULT '{}'",
+        # Names and metadata move to rows that are never moved either: blanked in place, and a changed one is a new row.
+        "CREATE TABLE profiles (profile_key INTEGER PRIMARY KEY AUTOINCREMENT, name, metadata NOT NULL)",
+        "INSERT INTO profiles (profile_key, name, metadata) SELECT person_key, name, metadata FROM persons",
+        "ALTER TABLE persons ADD COLUMN profile_key INTEGER REFERENCES profiles",
+        "ALTER TABLE persons ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
+        "UPDATE persons SET profile_key = person_key",
+        "ALTER TABLE persons DROP COLUMN name",
+        "ALTER TABLE persons DROP COLUMN metadata",
+        "ALTER TABLE faces ADD COLUMN expires_at_us INTEGER",
+        "CREATE INDEX faces_by_expiry ON faces (expires_at_us) WHERE expires_at_us IS NOT NULL",
+        "CREATE TABLE crops (face_key INTEGER PRIMARY KEY REFERENCES embeddings, image BLOB NOT NULL)",
+        """
+        CREATE TABLE journal (
+            entry_key INTEGER PRIMARY KEY AUTOINCREMENT,
+            at_us INTEGER NOT NULL,
+            actor TEXT NOT NULL,
+            action TEXT NOT NULL,
+            gallery TEXT NOT NULL,
+            person_id TEXT,
+            counts TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX journal_by_person ON journal (gallery, person_id)",
+        # Answers to requests that may be repeated; they hold neither names nor embeddings.
+        """
+        CREATE TABLE replays (
+            replay_key TEXT PRIMARY KEY,
+            at_us INTEGER NOT NULL,
+            fingerprint TEXT NOT NULL,
+            gallery TEXT NOT NULL,
+            person_id TEXT NOT NULL,
+            answer BLOB
+        )
+        """,
+        "CREATE INDEX replays_by_person ON replays (gallery, person_id)",
     ),
 )
 

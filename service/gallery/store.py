@@ -10,22 +10,22 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import NewFace, NotReady, Person, PersonRecord, StorageUnusable
-from service.gallery import bulk, records
+from service.domain import NewFace, NotReady, PersonRecord, StorageUnusable
+from service.gallery import bulk, galleries, reads, records
 from service.gallery.bulk import Candidate, Imported
 from service.gallery.checks import quality_of
 from service.gallery.folder import FolderLock, sync_folder
-from service.gallery.records import Enrolled, Enrolment, Forgotten
+from service.gallery.records import Enrolled, Enrolment
 from service.gallery.schema import as_domain_error, open_reader, open_writer
 from service.gallery.vectors import STORED_DTYPE, not_unit
 from service.gallery.writer import GroupCommitter
-from service.ports import GallerySummary
 
+_C = TypeVar("_C")
 _R = TypeVar("_R")
 
 
@@ -78,11 +78,20 @@ class Store:
         """Queue an enrolment. See `Gallery.enrol` and `GroupCommitter.submit`."""
         return self.writer.submit(lambda connection: records.enrol(connection, new), publish)
 
-    def forget(self, gallery: str, person_id: str, *, publish: Callable[[Forgotten], _R]) -> Future[_R]:
-        """Queue the deletion of a person. See `Gallery.forget_person` and `GroupCommitter.submit`."""
-        return self.writer.submit(
-            lambda connection: records.forget(connection, gallery, person_id), publish, erases=True
-        )
+    def change(
+        self,
+        operation: Callable[[sqlite3.Connection], _C],
+        *,
+        publish: Callable[[_C], _R],
+        erases: bool = False,
+    ) -> Future[_R]:
+        """Queue any other change: a function of `records`, `erasing` or `galleries`. See `GroupCommitter.submit`."""
+        return self.writer.submit(operation, publish, erases=erases)
+
+    def read(self, question: Callable[[sqlite3.Connection], _R]) -> _R:
+        """Ask a question of `reads` or `galleries` within one snapshot."""
+        with self._readers.connection() as connection:
+            return question(connection)
 
     def import_all(
         self, gallery: str, candidates: Sequence[Candidate], *, publish: Callable[[Imported], _R]
@@ -90,86 +99,62 @@ class Store:
         """Queue an import. See `Gallery.import_persons` and `GroupCommitter.submit`."""
         return self.writer.submit(lambda connection: bulk.import_all(connection, gallery, candidates), publish)
 
-    def galleries(self) -> list[GallerySummary]:
-        """All galleries, by name."""
-        with self._readers.connection() as connection:
-            rows = connection.execute("SELECT name, persons, faces, revision FROM galleries ORDER BY name")
-            return [GallerySummary(*row) for row in rows]
-
     def gallery_names(self) -> dict[int, str]:
         """Names of the galleries by key."""
-        with self._readers.connection() as connection:
-            return dict(connection.execute("SELECT gallery_key, name FROM galleries"))
-
-    def summary(self, gallery: str) -> GallerySummary:
-        """One gallery. Raises GalleryNotFound."""
-        with self._readers.connection() as connection:
-            row = connection.execute(
-                "SELECT name, persons, faces, revision FROM galleries WHERE name = ?", (gallery,)
-            ).fetchone()
-        if row is None:
-            raise records.no_such_gallery(gallery)
-        return GallerySummary(*row)
-
-    def person(self, gallery: str, person_id: str) -> Person:
-        """One person. Raises GalleryNotFound, PersonNotFound."""
-        with self._readers.connection() as connection:
-            gallery_key = records.key_of_gallery(connection, gallery)
-            return records.person_of_key(
-                connection, gallery, records.key_of_person(connection, gallery_key, gallery, person_id)
-            )
-
-    def persons(self, gallery: str, *, after: str | None, limit: int) -> list[Person]:
-        """Up to `limit` persons by id, behind `after`. Raises GalleryNotFound."""
-        with self._readers.connection() as connection:
-            gallery_key = records.key_of_gallery(connection, gallery)
-            rows = connection.execute(
-                "SELECT person_key, person_id, name, metadata, created_at_us FROM persons "
-                "WHERE gallery_key = ? AND person_id > ? ORDER BY person_id LIMIT ?",
-                (gallery_key, after or "", limit),
-            ).fetchall()
-            return records.persons_of_rows(connection, gallery, rows)
-
-    def person_records(self, gallery: str, *, after: str | None, limit: int) -> list[PersonRecord]:
-        """Up to `limit` persons with their faces, by id, behind `after`. Raises GalleryNotFound, StorageUnusable."""
-        with self._readers.connection() as connection:
-            gallery_key = records.key_of_gallery(connection, gallery)
-            rows = connection.execute(
-                "SELECT person_key, person_id, name, metadata, created_at_us FROM persons "
-                "WHERE gallery_key = ? AND person_id > ? ORDER BY person_id LIMIT ?",
-                (gallery_key, after or "", limit),
-            ).fetchall()
-            persons = records.persons_of_rows(connection, gallery, rows)
-            stored = bulk.faces_of_persons(connection, [row[0] for row in rows])
-        checked = self._decoded([(f.gallery_key, f.face_key, f.person_key, f.face_id, f.embedding) for f in stored])
-        faces: dict[int, list[NewFace]] = {row[0]: [] for row in rows}
-        for face, embedding in zip(stored, checked.embeddings, strict=True):
-            faces[face.person_key].append(NewFace(face.face_id, embedding, quality_of(face.quality), face.crop_digest))
-        return [
-            PersonRecord(p.person_id, p.name, p.metadata, tuple(faces[row[0]]), p.created_at)
-            for row, p in zip(rows, persons, strict=True)
-        ]
+        return dict(self.read(galleries.names))
 
     def names_of(self, person_keys: Collection[int]) -> dict[int, tuple[str, str | None]]:
         """Id and name by key, for those of the persons who are still enrolled."""
         with self._readers.connection() as connection:
             rows = connection.execute(
-                "SELECT person_key, person_id, name FROM persons WHERE person_key IN (SELECT value FROM json_each(?))",
+                "SELECT person_key, person_id, name FROM persons JOIN profiles USING (profile_key) "
+                "WHERE person_key IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(person_keys)),),
             )
             return {key: (person_id, name) for key, person_id, name in rows}
 
+    def person_records(self, gallery: str, *, after: str | None, limit: int) -> list[PersonRecord]:
+        """Up to `limit` persons with their faces, by id, behind `after`. Raises GalleryNotFound, StorageUnusable."""
+        return self._records(lambda connection: reads.person_rows(connection, gallery, after, limit), gallery)
+
+    def person_record(self, gallery: str, person_id: str) -> PersonRecord:
+        """One person with their faces. Raises GalleryNotFound, PersonNotFound, StorageUnusable."""
+        return self._records(lambda connection: [reads.person_row(connection, gallery, person_id)], gallery)[0]
+
+    def _records(
+        self, question: Callable[[sqlite3.Connection], list[tuple[Any, ...]]], gallery: str
+    ) -> list[PersonRecord]:
+        with self._readers.connection() as connection:
+            rows = question(connection)
+            persons = records.persons_of_rows(connection, gallery, rows)
+            stored = bulk.faces_of_persons(connection, [row[0] for row in rows])
+        checked = self._decoded([(f.gallery_key, f.face_key, f.person_key, f.face_id, f.embedding) for f in stored])
+        faces: dict[int, list[NewFace]] = {row[0]: [] for row in rows}
+        for face, embedding in zip(stored, checked.embeddings, strict=True):
+            expires_at = None if face.expires_us is None else records.moment(face.expires_us)
+            quality = quality_of(face.quality)
+            faces[face.person_key].append(
+                NewFace(face.face_id, embedding, quality, face.crop_digest, expires_at, face.crop)
+            )
+        return [
+            PersonRecord(p.person_id, p.name, p.metadata, tuple(faces[row[0]]), p.created_at)
+            for row, p in zip(rows, persons, strict=True)
+        ]
+
+    def faces_among(
+        self, gallery: str, person_ids: Sequence[str]
+    ) -> tuple[dict[int, tuple[str, str | None]], StoredFaces]:
+        """Ids and names by key of those of some persons who are enrolled, and their faces. Raises StorageUnusable."""
+        with self._readers.connection() as connection:
+            names = reads.known_among(connection, gallery, person_ids)
+            rows = reads.face_rows(connection, list(names))
+        return names, self._decoded(rows)
+
     def faces_of(self, gallery: str, person_id: str) -> tuple[str | None, StoredFaces]:
         """A person's name and faces. Raises GalleryNotFound, PersonNotFound, StorageUnusable."""
         with self._readers.connection() as connection:
-            gallery_key = records.key_of_gallery(connection, gallery)
-            person_key = records.key_of_person(connection, gallery_key, gallery, person_id)
-            (name,) = connection.execute("SELECT name FROM persons WHERE person_key = ?", (person_key,)).fetchone()
-            rows = connection.execute(
-                "SELECT gallery_key, face_key, person_key, face_id, vector FROM faces "
-                "LEFT JOIN embeddings USING (face_key) WHERE person_key = ? ORDER BY face_key",
-                (person_key,),
-            ).fetchall()
+            person_key, _, name, *_ = reads.person_row(connection, gallery, person_id)
+            rows = reads.face_rows(connection, [person_key])
         return name, self._decoded(rows)
 
     def face_keys(self, *, chunk: int = 65_536) -> dict[str, NDArray[np.int64]]:
@@ -243,6 +228,11 @@ class Store:
             gallery=gallery,
             face_id=face_id,
         )
+
+
+def as_it_is(changed: _C) -> _C:
+    """Publish a change by nothing: what it returned is the answer."""
+    return changed
 
 
 class _ReaderPool:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from service.domain import DomainError, ImportOutcome, NewFace, PersonRecord
-from service.identification import IdentificationService
+from service.identification import EnrolmentService
 from service.ports import Gallery
 from service.transfer.lines import PictureRecord
 from service.transfer.outcomes import OutcomeFile
@@ -43,7 +43,7 @@ class Importer:
         pictures_at_once: how many it may work on together.
     """
 
-    def __init__(self, gallery: Gallery, name: str, service: IdentificationService, *, pictures_at_once: int) -> None:
+    def __init__(self, gallery: Gallery, name: str, service: EnrolmentService, *, pictures_at_once: int) -> None:
         self._gallery = gallery
         self._name = name
         self._service = service
@@ -69,14 +69,19 @@ class Importer:
             while batch := await reading:
                 # The next ones are read while these are stored.
                 reading = asyncio.create_task(asyncio.to_thread(_next_batch, entries))
-                lines = await self._store(batch, totals)
+                lines = await self.store(batch, totals)
                 await asyncio.to_thread(outcomes.write, lines)
                 progress(batch[-1].position, totals)
         finally:
             await asyncio.gather(reading, return_exceptions=True)
         return totals
 
-    async def _store(self, batch: list[Entry], totals: ImportTotals) -> list[dict[str, Any]]:
+    async def store(self, batch: list[Entry], totals: ImportTotals) -> list[dict[str, Any]]:
+        """Import some entries in one commit, and add them to the totals; the outcome of each.
+
+        Raises:
+            StorageFull, StorageUnusable, NotReady, Overloaded: none of them was imported.
+        """
         prepared = await asyncio.gather(*(self._prepared(entry) for entry in batch))
         records = [content for content, _ in prepared if isinstance(content, PersonRecord)]
         stored = iter(await self._gallery.import_persons(self._name, records) if records else [])
@@ -102,7 +107,9 @@ class Importer:
             try:
                 async with self._places:
                     picture = await asyncio.to_thread(read)
-                    face = await self._service.face_to_enrol(picture, face_id=picture_face_id(picture))
+                    face = await self._service.face_to_enrol(
+                        picture, gallery=self._name, face_id=picture_face_id(picture)
+                    )
             except DomainError as error:
                 last = error
                 skipped.append({"picture": label, "problem": error.code, "detail": error.message})

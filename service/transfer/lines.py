@@ -2,7 +2,7 @@
 
     {"space_id": "sf1-...", "person_id": "ann", "name": "Ann", "metadata": {}, "created_at": "2026-01-02T03:04:05Z",
      "faces": [{"face_id": "f-1", "embedding": "<base64 of little-endian float32>", "quality": null,
-                "crop_digest": ""}]}
+                "crop_digest": "", "expires_at": null, "crop": "<base64 of a PNG file, or null>"}]}
 
 Instead of `faces` a line may have `images`, pictures in base64; it needs no `space_id` then. An embedding may also be a
 list of numbers.
@@ -45,6 +45,8 @@ class _Face(BaseModel):
     embedding: str | list[float]
     quality: FaceQuality | None = None
     crop_digest: str = ""
+    expires_at: AwareDatetime | None = None
+    crop: str | None = None
 
 
 class _Line(BaseModel):
@@ -74,6 +76,8 @@ def encoded(record: PersonRecord, space_id: str) -> bytes:
                 "embedding": base64.b64encode(face.embedding.astype(_STORED, copy=False).tobytes()).decode(),
                 "quality": face.quality,
                 "crop_digest": face.crop_digest,
+                "expires_at": face.expires_at,
+                "crop": None if face.crop is None else base64.b64encode(face.crop).decode(),
             }
             for face in record.faces
         ],
@@ -107,7 +111,15 @@ def decoded(line: bytes, space_id: str) -> PersonRecord | PictureRecord:
             space_id=space_id,
         )
     faces = tuple(
-        NewFace(face.face_id, _vector(face.embedding), face.quality, face.crop_digest) for face in content.faces or ()
+        NewFace(
+            face.face_id,
+            _vector(face.embedding),
+            face.quality,
+            face.crop_digest,
+            face.expires_at,
+            None if face.crop is None else _crop(face.crop),
+        )
+        for face in content.faces or ()
     )
     return PersonRecord(content.person_id, content.name, content.metadata, faces, content.created_at)
 
@@ -119,6 +131,13 @@ def _vector(embedding: str | list[float]) -> NDArray[np.float32]:
         return np.frombuffer(base64.b64decode(embedding, validate=True), dtype=_STORED).astype(np.float32)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest("an embedding is not base64 of float32 values", field="embedding") from error
+
+
+def _crop(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest("a crop is not base64", field="crop") from error
 
 
 def _picture_reader(image: str) -> Callable[[], bytes]:

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from service.contract import ContractError, align
 from service.domain import Detection, NotReady, Overloaded
 from service.ports import AnalysedPicture, Detector, FoundFace
-from service.vision.imaging import ImageLimits, decode
-from service.vision.quality import QualityGate, assess
+from service.vision.imaging import ImageLimits, decode, png
+from service.vision.quality import STRICT, QualityGate, assess
 
 
 class ThreadedAnalyser:
     """PictureAnalyser port: a fixed number of worker threads and a bounded queue before them.
 
     Args:
+        gate, strict_gate: decide which shortcomings of a face are named.
         workers: pictures worked on at once, which bounds the memory that decoded pixels take.
         max_pending: pictures that may wait; more are refused.
         deadline_s: how long a picture may wait for a worker.
@@ -31,6 +32,7 @@ class ThreadedAnalyser:
         *,
         limits: ImageLimits,
         gate: QualityGate,
+        strict_gate: QualityGate = STRICT,
         workers: int = 2,
         max_pending: int = 64,
         deadline_s: float = 5.0,
@@ -38,6 +40,7 @@ class ThreadedAnalyser:
         self._detector = detector
         self._limits = limits
         self._gate = gate
+        self._strict_gate = strict_gate
         self._max_pending = max_pending
         self._deadline_s = deadline_s
         self._slots = asyncio.Semaphore(workers)
@@ -65,6 +68,10 @@ class ThreadedAnalyser:
             return await asyncio.shield(work)
         finally:
             self._pending -= 1
+
+    async def encode(self, crop: NDArray[np.uint8]) -> bytes:
+        """See the port."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, png, crop)
 
     async def close(self) -> None:
         """Refuse new pictures and wait for those in progress."""
@@ -108,4 +115,6 @@ class ThreadedAnalyser:
         except ContractError:
             # Landmarks in one point are a detector's error, not a face.
             return None
-        return FoundFace(detection=found, quality=assess(found, crop, self._gate), crop=crop)
+        quality = assess(found, crop, self._gate)
+        strict = self._strict_gate.issues(quality.side_px, quality.detection_score, quality.sharpness, quality.yaw)
+        return FoundFace(detection=found, quality=quality, crop=crop, strict_issues=strict)

@@ -113,6 +113,13 @@ def decode(data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(rgb, dtype=np.uint8)[..., ::-1])
 
 
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """(height, width, 3) uint8 BGR pixels as a PNG file, which gives the same pixels back."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def sniff_format(data: bytes) -> str | None:
     """Format by the first bytes: one of `ACCEPTED_FORMATS`, or None."""
     if data.startswith(b"\xff\xd8\xff"):

@@ -38,6 +38,10 @@ class QualityGate:
         return tuple(name for name, fails in checks if fails)
 
 
+# For galleries that want few faces but good ones: frontal, near and sharp.
+STRICT = QualityGate(min_side_px=60.0, min_detection_score=0.8, min_sharpness=8.0, max_yaw=0.4)
+
+
 def assess(detection: Detection, crop: NDArray[np.uint8], gate: QualityGate) -> FaceQuality:
     """Measure one face.
 

@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
+from service.access import Access, KeyFile, LocalLimiter, NullLimiter
 from service.api.app import create_app
 from service.bootstrap import Container
 from service.cache import NullCache
@@ -20,7 +21,7 @@ from service.calibration import ImpostorCurve
 from service.contract import TEMPLATE
 from service.domain import Box, Detection, ServiceIdentity
 from service.gallery.embedded import EmbeddedGallery
-from service.identification import IdentificationService
+from service.identification import CustodyService, EnrolmentService, FaceReader, IdentificationService
 from service.settings import Settings
 from service.vision.analysis import ThreadedAnalyser
 from service.vision.imaging import ImageLimits
@@ -97,15 +98,24 @@ async def build_fake(settings: Settings, stack: AsyncExitStack) -> Container:
     )
     stack.push_async_callback(analyser.close)
     # Random directions in 32 dimensions: mean 0, deviation 1 / sqrt(32).
-    service = IdentificationService(
-        analyser,
-        HashEmbedder(),
-        NullCache(),
-        gallery,
-        ImpostorCurve(0.0, 32**-0.5),
-        target_fpir=0.001,
-        max_faces=settings.max_faces,
-        enforce_quality=True,
-    )
+    curve = ImpostorCurve(0.0, 32**-0.5)
+    cache = NullCache()
+    reader = FaceReader(analyser, HashEmbedder(), cache, max_faces=settings.max_faces)
+    journal = gallery.journal(kept_days=settings.journal_days)
+    rates = {"target_fpir": 0.001, "quality_gate": settings.quality_gate}
     identity = ServiceIdentity(embedder="fake", detector="tiles", space_id="sf1-fake", dimension=DIMENSION)
-    return Container(settings=settings, identity=identity, service=service, gallery=gallery)
+    limiter = NullLimiter()
+    if settings.rate_limit_per_s is not None:
+        limiter = LocalLimiter(rate_per_s=settings.rate_limit_per_s, burst_s=settings.rate_limit_burst_s)
+    access = Access(required=settings.auth_required, keys=KeyFile(settings.keys_path), limiter=limiter)
+    stack.push_async_callback(access.close)
+    return Container(
+        settings=settings,
+        identity=identity,
+        access=access,
+        enrolment=EnrolmentService(reader, gallery, journal, curve, **rates),
+        identification=IdentificationService(reader, gallery, curve, **rates),
+        custody=CustodyService(gallery, cache, journal),
+        gallery=gallery,
+        journal=journal,
+    )

@@ -1,90 +1,100 @@
-"""Galleries and the persons in them: list, read, delete."""
+"""Galleries: begin, configure, list, erase."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from typing import Annotated
+from dataclasses import replace
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Request, Response
 
+from service.access import Scope
+from service.api.bodies import json_body, read_json
 from service.api.dependencies import Running
-from service.api.problems import CursorInvalid, documented
-from service.api.schemas import ErasureOut, GalleriesOut, GalleryOut, PersonOut, PersonsOut
-from service.domain import PERSON_ID, check_gallery_name, check_person_id
+from service.api.preconditions import ExpectedRevision, etag
+from service.api.problems import documented
+from service.api.schemas.people import GalleriesOut, GalleryOut, ReceiptOut
+from service.api.schemas.requests import ChangeGalleryFields, CreateGalleryFields
+from service.api.security import Authenticated
+from service.domain import check_gallery_name
+from service.ports import GallerySummary
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
 
-_GALLERY_PROBLEMS = ("gallery-not-found", "invalid-request", "overloaded", "not-ready", "internal-error")
-_PERSON_PROBLEMS = (*_GALLERY_PROBLEMS, "person-not-found")
+GALLERY_PROBLEMS = ("gallery-not-found", "invalid-request")
 
 
-@router.get("", response_model=GalleriesOut, responses=documented("not-ready", "overloaded", "internal-error"))
-async def list_galleries(running: Running) -> GalleriesOut:
-    """All galleries with their sizes."""
-    return GalleriesOut(galleries=[GalleryOut.of(summary) for summary in await running.gallery.galleries()])
+@router.get("", response_model=GalleriesOut, summary="List galleries", responses=documented())
+async def list_galleries(running: Running, caller: Authenticated) -> GalleriesOut:
+    """All galleries that the API key is for, with their sizes."""
+    caller.require(Scope.IDENTIFY)
+    found = await running.gallery.galleries()
+    seen = [each for each in found if caller.key is None or caller.key.admits(each.name)]
+    return GalleriesOut(galleries=[GalleryOut.of(each, running.identity.space_id) for each in seen])
 
 
-@router.get("/{gallery}", response_model=GalleryOut, responses=documented(*_GALLERY_PROBLEMS))
-async def read_gallery(gallery: str, running: Running) -> GalleryOut:
-    """One gallery's size and revision."""
-    return GalleryOut.of(await running.gallery.summary(check_gallery_name(gallery)))
+@router.post(
+    "",
+    status_code=201,
+    response_model=GalleryOut,
+    summary="Begin a gallery",
+    responses=documented("invalid-request", "gallery-exists", "storage-full"),
+    openapi_extra=json_body(CreateGalleryFields),
+)
+async def create_gallery(request: Request, running: Running, caller: Authenticated, response: Response) -> GalleryOut:
+    """An empty gallery with settings of its own. One without comes to be with its first enrolment."""
+    fields = (await read_json(request, running.settings)).parse(CreateGalleryFields)
+    caller.require(Scope.ADMIN, fields.name)
+    summary = await running.custody.create_gallery(fields.name, fields.settings(), actor=caller.actor)
+    response.headers["Location"] = f"/v1/galleries/{summary.name}"
+    return _tagged(summary, response, running.identity.space_id)
 
 
-@router.get("/{gallery}/persons", response_model=PersonsOut, responses=documented(*_GALLERY_PROBLEMS, "cursor-invalid"))
-async def list_persons(
+@router.get("/{gallery}", response_model=GalleryOut, summary="Read a gallery", responses=documented(*GALLERY_PROBLEMS))
+async def read_gallery(gallery: str, running: Running, caller: Authenticated, response: Response) -> GalleryOut:
+    """One gallery's size, revision and settings."""
+    caller.require(Scope.IDENTIFY, gallery)
+    summary = await running.gallery.summary(check_gallery_name(gallery))
+    return _tagged(summary, response, running.identity.space_id)
+
+
+@router.patch(
+    "/{gallery}",
+    response_model=GalleryOut,
+    summary="Configure a gallery",
+    responses=documented(*GALLERY_PROBLEMS, "revision-mismatch", "storage-full"),
+    openapi_extra=json_body(ChangeGalleryFields),
+)
+async def configure_gallery(
+    request: Request,
     gallery: str,
+    expected: ExpectedRevision,
     running: Running,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=400)] = None,
-) -> PersonsOut:
-    """Persons by id, a page at a time."""
-    after = _open_cursor(cursor) if cursor is not None else None
-    # One more than asked tells whether there is a next page.
-    persons = await running.gallery.persons(check_gallery_name(gallery), after=after, limit=limit + 1)
-    page = persons[:limit]
-    more = len(persons) > limit
-    return PersonsOut(
-        persons=[PersonOut.of(person) for person in page],
-        next_cursor=_seal_cursor(page[-1].person_id) if more else None,
+    caller: Authenticated,
+    response: Response,
+) -> GalleryOut:
+    """Change settings; what is left out stays."""
+    fields = (await read_json(request, running.settings)).parse(ChangeGalleryFields)
+    caller.require(Scope.ADMIN, gallery)
+    known = await running.gallery.summary(check_gallery_name(gallery))
+    given = {name: getattr(fields, name) for name in fields.model_fields_set}
+    summary = await running.custody.configure_gallery(
+        gallery, replace(known.settings, **given), expected_revision=expected, actor=caller.actor
     )
-
-
-@router.get("/{gallery}/persons/{person_id}", response_model=PersonOut, responses=documented(*_PERSON_PROBLEMS))
-async def read_person(gallery: str, person_id: str, running: Running) -> PersonOut:
-    """One person with the ids of their faces."""
-    return PersonOut.of(await running.gallery.person(check_gallery_name(gallery), check_person_id(person_id)))
+    return _tagged(summary, response, running.identity.space_id)
 
 
 @router.delete(
-    "/{gallery}/persons/{person_id}",
-    response_model=ErasureOut,
-    responses=documented(*_PERSON_PROBLEMS, "storage-full"),
+    "/{gallery}",
+    response_model=ReceiptOut,
+    summary="Erase a gallery",
+    responses=documented(*GALLERY_PROBLEMS, "revision-mismatch", "storage-full"),
 )
-async def delete_person(gallery: str, person_id: str, running: Running) -> ErasureOut:
-    """Erase a person everywhere; the answer says what was removed."""
-    removal, cache_entries = await running.service.forget(check_gallery_name(gallery), check_person_id(person_id))
-    return ErasureOut(
-        gallery=gallery,
-        person_id=person_id,
-        persons=removal.persons,
-        faces=removal.faces,
-        index_entries=removal.index_entries,
-        cache_entries=cache_entries,
-        revision=removal.revision,
-    )
+async def drop_gallery(gallery: str, expected: ExpectedRevision, running: Running, caller: Authenticated) -> ReceiptOut:
+    """Erase everybody in a gallery, everywhere, and the gallery; the answer says what was removed."""
+    caller.require(Scope.ADMIN, gallery)
+    receipt = await running.custody.drop_gallery(gallery, expected_revision=expected, actor=caller.actor)
+    return ReceiptOut.of(receipt, gallery)
 
 
-def _seal_cursor(person_id: str) -> str:
-    return base64.urlsafe_b64encode(f"p1:{person_id}".encode()).decode().rstrip("=")
-
-
-def _open_cursor(cursor: str) -> str:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError):
-        raise CursorInvalid("the cursor cannot be read") from None
-    version, _, person_id = text.partition(":")
-    if version != "p1" or not PERSON_ID.fullmatch(person_id):
-        raise CursorInvalid("the cursor was not handed out by this service")
-    return person_id
+def _tagged(summary: GallerySummary, response: Response, space_id: str) -> GalleryOut:
+    response.headers["ETag"] = etag(summary.revision)
+    return GalleryOut.of(summary, space_id)

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.api.dependencies import Running
 from service.api.problems import documented
-from service.api.schemas import HealthOut, ModelOut
+from service.api.schemas.answers import HealthOut, ModelOut
 from service.telemetry import GALLERY_FACES
 
 router = APIRouter(tags=["operations"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Match
+from service.domain import GALLERY_NAME, PERSON_ID, Match
+from service.gallery.milvus.connection import Consistency
 from service.gallery.milvus.recent import Recent, RecentFaces
-from service.gallery.milvus.rows import FaceRow, PersonRow
+from service.gallery.milvus.rows import FaceRow, PersonRow, person_key_of
 from service.gallery.milvus.tables import ROW_LIMIT, Tables
 from service.gallery.vectors import cosines
 from service.ports import SearchResult
@@ -33,11 +34,13 @@ class Search:
         """See `Gallery.search`, for a gallery that exists and (n, d) probes of unit length."""
         # Looked at before Milvus is: what is forgotten here in between is visible there.
         recent, known, size = self._recent.view(gallery)
+        if not size:
+            return _nobody(probes)
         people: _People = dict(known)
         answers: dict[int, list[Match]] = {}
         waiting, asked = list(range(len(probes))), max(_FACES_ASKED, 4 * top_k)
         while waiting and not exact and asked <= ROW_LIMIT:
-            found = self._tables.nearest(gallery, probes[waiting], asked)
+            found = self._tables.nearest(gallery, probes[waiting], asked, recent.consistency)
             for probe, hits in zip(list(waiting), found, strict=True):
                 faces = [face for face, _ in hits]
                 matches = self._ranked(probes[probe], faces, recent, people, top_k)
@@ -50,6 +53,21 @@ class Search:
         if waiting:
             answers |= self._scanned(gallery, probes, waiting, recent, people, top_k, size)
         return [SearchResult(tuple(answers[probe]), size) for probe in range(len(probes))]
+
+    def among(
+        self, gallery: str, probes: NDArray[np.float32], top_k: int, person_ids: Collection[str]
+    ) -> list[SearchResult]:
+        """See `Gallery.search` for what `among` means; reads strongly."""
+        named = {person_id for person_id in person_ids if PERSON_ID.fullmatch(person_id)}
+        if not named or not GALLERY_NAME.fullmatch(gallery):
+            return _nobody(probes)
+        found, galleries = self._tables.people_and_galleries({person_key_of(gallery, name) for name in named})
+        if gallery not in galleries.existing:
+            return _nobody(probes)
+        people: _People = dict(found)
+        faces = [face for rows in self._tables.faces_of(found, embeddings=True).values() for face in rows]
+        nothing = RecentFaces.none()
+        return [SearchResult(tuple(self._ranked(probe, faces, nothing, people, top_k)), len(faces)) for probe in probes]
 
     def _scanned(
         self,
@@ -87,7 +105,7 @@ class Search:
             embeddings = np.concatenate([embeddings, recent.embeddings])
         scores = embeddings @ probe
         order = np.argsort(-scores, kind="stable")
-        chosen = self._promising(faces, scores, order, people, top_k)
+        chosen = self._promising(faces, scores, order, people, top_k, recent.consistency)
         exact = cosines(embeddings[chosen], probe).tolist()
         ranked = sorted(zip(exact, (faces[row] for row in chosen), strict=True), key=lambda x: (-x[0], x[1].face_id))
         best: dict[str, Match] = {}
@@ -106,6 +124,7 @@ class Search:
         order: NDArray[np.int64],
         people: _People,
         top_k: int,
+        consistency: Consistency,
     ) -> list[int]:
         """Rows whose exact score may be among the best `top_k` persons' own; their persons are looked up."""
         chosen: list[int] = []
@@ -117,7 +136,7 @@ class Search:
                 break
             unknown = {faces[row].person_key for row in portion} - people.keys()
             if unknown:
-                found: Mapping[str, PersonRow] = self._tables.people(unknown, "Eventually")
+                found: Mapping[str, PersonRow] = self._tables.people(unknown, consistency)
                 # A face whose person has no row belongs to nobody: they were erased, or never wholly enrolled.
                 people.update({key: found.get(key) for key in unknown})
             for row in portion:
@@ -129,3 +148,7 @@ class Search:
                 if len(persons) == top_k and floor == -np.inf:
                     floor = float(scores[row]) - _ROUNDING
         return chosen
+
+
+def _nobody(probes: NDArray[np.float32]) -> list[SearchResult]:
+    return [SearchResult((), 0) for _ in probes]

@@ -49,7 +49,9 @@ def test_a_sound_folder_is_called_sound(folder: Path) -> None:
     [
         ("UPDATE galleries SET persons = persons + 1 WHERE name = 'g0'", "gallery g0 counts 3 persons and holds 2"),
         ("UPDATE galleries SET faces = 0 WHERE name = 'g1'", "gallery g1 counts 0 faces and holds 9"),
-        ("DELETE FROM faces WHERE person_key = 3", "person number 3 has no face"),
+        ("UPDATE persons SET profile_key = NULL WHERE person_key = 3", "person number 3 has no profile"),
+        ("UPDATE profiles SET name = 'x' WHERE profile_key = 1", "profile number 1 belongs to no person and is not"),
+        ("INSERT INTO crops VALUES (1, x'01')", "crop number 1 belongs to no face and is not blank"),
         ("UPDATE faces SET gallery_key = 1 WHERE face_key = 4", "face number 4 lies in another gallery"),
         ("DELETE FROM embeddings WHERE face_key = 5", "face number 5 has no embedding"),
         ("DELETE FROM faces WHERE face_key = 5", "embedding number 5 belongs to no face and is not blank"),

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,10 @@ from service.domain import (
     StorageFull,
     StorageUnusable,
 )
+from service.gallery import erasing
 from service.gallery.embedded import EmbeddedGallery
 from service.gallery.schema import DATABASE_FILE, MIGRATIONS, migrate
+from service.gallery.store import as_it_is
 from tests.unit.gallery.common import DIMENSION, SPACE, embedding, new_face, open_embedded
 
 REPOSITORY = Path(service.__file__).parents[1]
@@ -63,14 +66,15 @@ def limit_pages(gallery: EmbeddedGallery, spare: int) -> None:
 
 def test_migrations_run_in_order_and_a_failing_one_leaves_the_version_before_it() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    second = ("ALTER TABLE persons ADD COLUMN note TEXT",)
+    latest = len(MIGRATIONS)
+    following = ("ALTER TABLE persons ADD COLUMN note TEXT",)
     migrate(connection)
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (latest,)
     with pytest.raises(sqlite3.Error):
-        migrate(connection, (*MIGRATIONS, second, ("CREATE TABLE t (x)", "no SQL")))
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        migrate(connection, (*MIGRATIONS, following, ("CREATE TABLE t (x)", "no SQL")))
+    assert connection.execute("PRAGMA user_version").fetchone() == (latest + 1,)
     assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 't'").fetchall()
-    migrate(connection, (*MIGRATIONS, second))
+    migrate(connection, (*MIGRATIONS, following))
     with pytest.raises(StorageUnusable, match="newer release"):
         migrate(connection)
 
@@ -305,7 +309,11 @@ def pieces(face_id: str) -> list[bytes]:
 
 def all_bytes(folder: Path) -> bytes:
     """All files, read by another process: closing the database's file in this one would drop SQLite's locks on it."""
-    code = "import sys, pathlib\nfor f in pathlib.Path(sys.argv[1]).iterdir(): sys.stdout.buffer.write(f.read_bytes())"
+    code = (
+        "import sys, pathlib\n"
+        "for f in pathlib.Path(sys.argv[1]).rglob('*'):\n"
+        "    if f.is_file(): sys.stdout.buffer.write(f.read_bytes())"
+    )
     command = [sys.executable, "-c", code, str(folder)]
     return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
 
@@ -377,7 +385,7 @@ async def test_a_person_deleted_during_a_search_leaves_no_gap(tmp_path: Path) ->
         await gallery.enrol("g", f"p{i}", None, {}, [new_face(f"f{i}")])
     probe = embedding("f2")[np.newaxis]
     (before,) = await gallery.search("g", probe, 6)
-    gallery._store.forget("g", "p2", publish=lambda done: done).result(30)
+    gallery._store.change(partial(erasing.forget, gallery="g", person_id="p2"), publish=as_it_is).result(30)
     (after,) = await gallery.search("g", probe, 5)
     assert after.matches == before.matches[1:]
     await gallery.close()

@@ -1,74 +1,14 @@
-"""What goes over the wire: request fields and answers. Field names are the API's promise."""
+"""Answers about pictures and the faces in them."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel
 
-from service.domain import AnalysedFace, Match, Person, ServiceIdentity
+from service.api.schemas.people import PersonOut, QualityOut
+from service.domain import AnalysedFace, Match, ServiceIdentity
 from service.identification import Enrolment, Identification, IdentificationService, PictureFaces, Verification
-from service.ports import GallerySummary
-
-_MAX_METADATA_BYTES = 16_384
-
-
-def _metadata(value: Any) -> Any:
-    """Multipart carries metadata as JSON text; either way it must be an object of bounded size."""
-    if isinstance(value, str):
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            raise ValueError("metadata is not valid JSON") from None
-    if isinstance(value, dict) and len(orjson.dumps(value)) > _MAX_METADATA_BYTES:
-        raise ValueError(f"metadata may take at most {_MAX_METADATA_BYTES} bytes as JSON")
-    return value
-
-
-Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]
-
-
-class _Fields(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class EnrolFields(_Fields):
-    """Fields of an enrolment beside its pictures."""
-
-    person_id: str | None = Field(default=None, description="Yours, or left out for a fresh one.", examples=["ada"])
-    name: str | None = Field(default=None, max_length=200, examples=["Ada Lovelace"])
-    metadata: Metadata = Field(default_factory=dict, description="Any JSON object; as text in multipart.")
-    gallery: str | None = Field(default=None, description="Created by its first enrolment.")
-    on_existing: Literal["reject", "extend"] = Field(
-        default="reject", description="What to do when the person exists: refuse with 409, or add the faces."
-    )
-
-
-class IdentifyFields(_Fields):
-    """Fields of an identification beside its picture."""
-
-    gallery: str | None = None
-    top_k: int = Field(default=5, ge=1, le=100, description="Candidates listed for each face.")
-    fpir: float | None = Field(default=None, gt=0, lt=1, description="Target false-positive identification rate.")
-    threshold: float | None = Field(default=None, ge=-1, le=1, description="A cosine to decide by instead of an FPIR.")
-    max_faces: int | None = Field(default=None, ge=1, description="Answer for the largest so many faces only.")
-    exact: bool = Field(default=False, description="Compare with every face, however large the gallery.")
-
-
-class VerifyFields(_Fields):
-    """Fields of a verification beside its pictures."""
-
-    person_id: str | None = Field(default=None, description="Compare with this person, instead of a second picture.")
-    gallery: str | None = None
-    fmr: float = Field(default=1e-3, gt=0, lt=1, description="Target false-match rate.")
-
-
-class DetectFields(_Fields):
-    """Fields of a detection beside its picture."""
-
-    max_faces: int | None = Field(default=None, ge=1)
 
 
 class BoxOut(BaseModel):
@@ -78,17 +18,6 @@ class BoxOut(BaseModel):
     y: float
     width: float
     height: float
-
-
-class QualityOut(BaseModel):
-    """How well the face can be compared; `issues` names what falls short of the enrolment gate."""
-
-    side_px: float
-    detection_score: float
-    sharpness: float
-    yaw: float
-    roll_deg: float
-    issues: list[str]
 
 
 class FaceOut(BaseModel):
@@ -112,9 +41,10 @@ class EmbeddedFaceOut(FaceOut):
 
 
 class EnrolledFaceOut(FaceOut):
-    """A face that was stored."""
+    """The enrolled face of one picture; `already` says that the same picture had been enrolled before."""
 
     face_id: str
+    already: bool
 
 
 class ModelOut(BaseModel):
@@ -133,29 +63,6 @@ class ModelOut(BaseModel):
             detector=identity.detector,
             space_id=identity.space_id,
             dimension=identity.dimension,
-        )
-
-
-class PersonOut(BaseModel):
-    """Somebody enrolled."""
-
-    gallery: str
-    person_id: str
-    name: str | None
-    metadata: dict[str, Any]
-    created_at: datetime
-    face_ids: list[str]
-
-    @classmethod
-    def of(cls, person: Person) -> PersonOut:
-        """From the domain."""
-        return cls(
-            gallery=person.gallery,
-            person_id=person.person_id,
-            name=person.name,
-            metadata=dict(person.metadata),
-            created_at=person.created_at,
-            face_ids=list(person.face_ids),
         )
 
 
@@ -201,7 +108,10 @@ class EnrolOut(BaseModel):
         """From the use case."""
         return cls(
             person=PersonOut.of(enrolment.person),
-            faces=[EnrolledFaceOut(face_id=face_id, **_face_members(face)) for face_id, face in enrolment.faces],
+            faces=[
+                EnrolledFaceOut(face_id=each.face_id, already=each.already, **_face_members(each.face))
+                for each in enrolment.faces
+            ],
             conflicts=[ConflictOut(**_match_members(match)) for match in enrolment.conflicts],
             model=ModelOut.of(identity),
             timings_ms=_rounded(enrolment.timings_ms),
@@ -325,45 +235,6 @@ class EmbeddingsOut(BaseModel):
         return cls(faces=faces, model=ModelOut.of(identity), **_picture_members(found))
 
 
-class GalleryOut(BaseModel):
-    """A gallery at a glance; `revision` grows with every change."""
-
-    name: str
-    persons: int
-    faces: int
-    revision: int
-
-    @classmethod
-    def of(cls, summary: GallerySummary) -> GalleryOut:
-        """From the port."""
-        return cls(name=summary.name, persons=summary.persons, faces=summary.faces, revision=summary.revision)
-
-
-class GalleriesOut(BaseModel):
-    """All galleries, by name."""
-
-    galleries: list[GalleryOut]
-
-
-class PersonsOut(BaseModel):
-    """One page of persons, by id; `next_cursor` is null on the last."""
-
-    persons: list[PersonOut]
-    next_cursor: str | None
-
-
-class ErasureOut(BaseModel):
-    """What a deletion took away."""
-
-    gallery: str
-    person_id: str
-    persons: int
-    faces: int
-    index_entries: int
-    cache_entries: int
-    revision: int
-
-
 class HealthOut(BaseModel):
     """State of the process."""
 
@@ -373,19 +244,12 @@ class HealthOut(BaseModel):
 
 
 def _face_members(face: AnalysedFace) -> dict[str, Any]:
-    box, quality = face.detection.box, face.quality
+    box = face.detection.box
     return {
         "box": BoxOut(x=round(box.x, 1), y=round(box.y, 1), width=round(box.width, 1), height=round(box.height, 1)),
         "landmarks": [(round(float(x), 1), round(float(y), 1)) for x, y in face.detection.landmarks],
         "detection_score": round(face.detection.score, 4),
-        "quality": QualityOut(
-            side_px=quality.side_px,
-            detection_score=quality.detection_score,
-            sharpness=quality.sharpness,
-            yaw=quality.yaw,
-            roll_deg=quality.roll_deg,
-            issues=list(quality.issues),
-        ),
+        "quality": QualityOut.of(face.quality),
     }
 
 
@@ -409,3 +273,38 @@ def _picture_members(found: PictureFaces) -> dict[str, Any]:
 
 def _rounded(timings: Any) -> dict[str, float]:
     return {stage: round(value, 2) for stage, value in timings.items()}
+
+
+class BatchItemOut(BaseModel):
+    """What became of one item of a batch: `status` as the call for it alone would have had, and its answer or problem.
+
+    `result` or `problem` is null.
+    """
+
+    index: int
+    status: int
+    problem: dict[str, Any] | None = None
+
+
+class BatchIdentifyItemOut(BatchItemOut):
+    """One picture of a batch."""
+
+    result: IdentifyOut | None = None
+
+
+class BatchIdentifyOut(BaseModel):
+    """Outcomes in the order of the pictures."""
+
+    items: list[BatchIdentifyItemOut]
+
+
+class BatchEnrolItemOut(BatchItemOut):
+    """One person of a batch."""
+
+    result: EnrolOut | None = None
+
+
+class BatchEnrolOut(BaseModel):
+    """Outcomes in the order of the items."""
+
+    items: list[BatchEnrolItemOut]

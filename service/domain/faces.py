@@ -1,0 +1,111 @@
+"""Faces in pictures: where they are, how good they are, who they might be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Axis-aligned face box, pixels of the upright picture; may reach past its border."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """One face found in a picture.
+
+    Attributes:
+        box: where it is.
+        landmarks: (5, 2) float32, pixels: image-left eye, image-right eye, nose tip, image-left and image-right
+            mouth corner.
+        score: confidence in [0, 1].
+    """
+
+    box: Box
+    landmarks: NDArray[np.float32]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class FaceQuality:
+    """How well a face can be compared.
+
+    Attributes:
+        side_px: geometric mean of the box's sides.
+        detection_score: the detector's confidence in [0, 1].
+        sharpness: standard deviation of the aligned crop's Laplacian, grey levels; under about 5 is blurred.
+        yaw: turn of the head read off the nose, as a fraction of the eye distance; 0 is frontal, beyond +-0.5 profile.
+        roll_deg: tilt in the picture plane, degrees, clockwise positive.
+        issues: what falls short of the enrolment gate, empty when nothing does.
+    """
+
+    side_px: float
+    detection_score: float
+    sharpness: float
+    yaw: float
+    roll_deg: float
+    issues: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnalysedFace:
+    """A detection with its quality and, where one was asked for, its embedding: (d,) float32 of unit length."""
+
+    detection: Detection
+    quality: FaceQuality
+    embedding: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An enrolled person who resembles the probe: cosine similarity of the nearest face, in [-1, 1]."""
+
+    person_id: str
+    face_id: str
+    similarity: float
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An open-set answer: the person, or nobody.
+
+    Attributes:
+        threshold: least cosine that was accepted.
+        fpir: chance that a stranger would be identified at this threshold and gallery size.
+    """
+
+    identified: bool
+    person_id: str | None
+    threshold: float
+    fpir: float
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifiedFace:
+    """A face of the probe picture with its candidates, best first, and the decision on it."""
+
+    face: AnalysedFace
+    matches: tuple[Match, ...]
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceIdentity:
+    """What every answer says of the model behind it."""
+
+    embedder: str
+    detector: str
+    space_id: str
+    dimension: int
+    details: Mapping[str, Any] = field(default_factory=dict)

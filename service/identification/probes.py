@@ -1,0 +1,227 @@
+"""Questions about a picture: which faces it shows, whose they are, whether two are the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.calibration import ImpostorCurve
+from service.domain import (
+    AnalysedFace,
+    Decision,
+    IdentifiedFace,
+    InvalidRequest,
+    Match,
+    QualityLevel,
+    check_gallery_name,
+    check_person_id,
+)
+from service.identification.faces import FaceReader, PictureFaces, ms_since, picture_faces
+from service.ports import Gallery
+
+MAX_TOP_K = 100
+MAX_AMONG = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """The faces of a probe picture with candidates and decisions."""
+
+    width: int
+    height: int
+    faces: tuple[IdentifiedFace, ...]
+    faces_total: int
+    gallery: str
+    gallery_size: int
+    threshold: float
+    fpir: float
+    timings_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether two faces, or a face and a person, are the same."""
+
+    same: bool
+    similarity: float
+    threshold: float
+    false_match_rate: float
+    probe: AnalysedFace
+    reference: AnalysedFace | None
+    face_id: str | None
+
+
+class IdentificationService:
+    """Answers about probes; changes nothing.
+
+    Args:
+        curve: impostor scores of the model in use; turns target rates into thresholds.
+        target_fpir: false-positive identification rate of galleries that set none.
+        quality_gate: what the pictures of a verification must have.
+    """
+
+    def __init__(
+        self,
+        reader: FaceReader,
+        gallery: Gallery,
+        curve: ImpostorCurve,
+        *,
+        target_fpir: float,
+        quality_gate: QualityLevel,
+    ) -> None:
+        self._reader = reader
+        self._gallery = gallery
+        self._curve = curve
+        self._target_fpir = target_fpir
+        self._gate = quality_gate
+
+    async def detect(self, picture: bytes, *, max_faces: int | None = None) -> PictureFaces:
+        """Boxes, landmarks and quality of all faces; none is an answer too."""
+        analysed = await self._reader.all_faces(picture, max_faces)
+        return picture_faces(analysed, [AnalysedFace(face.detection, face.quality) for face in analysed.faces], {})
+
+    async def embeddings(self, picture: bytes, *, max_faces: int | None = None) -> PictureFaces:
+        """As `detect`, with the embedding of each face.
+
+        Raises:
+            NoFaceFound: the picture shows none.
+        """
+        analysed = await self._reader.some_faces(picture, max_faces)
+        started = time.perf_counter()
+        vectors = await self._reader.embed(analysed.faces)
+        faces = [
+            AnalysedFace(face.detection, face.quality, vector)
+            for face, vector in zip(analysed.faces, vectors, strict=True)
+        ]
+        return picture_faces(analysed, faces, {"embed": ms_since(started)})
+
+    async def identify(
+        self,
+        picture: bytes,
+        *,
+        gallery: str,
+        top_k: int = 5,
+        fpir: float | None = None,
+        threshold: float | None = None,
+        max_faces: int | None = None,
+        exact: bool = False,
+        among: Sequence[str] | None = None,
+    ) -> Identification:
+        """Who of a gallery is in the picture.
+
+        Args:
+            top_k: candidates listed a face, whether or not they reach the threshold.
+            fpir: target false-positive identification rate; the threshold follows from it and the gallery's size.
+            threshold: a cosine to use instead.
+            exact: compare with every face of a large gallery.
+            among: ids of the only persons whom it may be; the rate is then that of a gallery of their faces alone.
+
+        Raises:
+            InvalidRequest: both `fpir` and `threshold`, or a value out of range.
+            NoFaceFound: the picture shows none.
+        """
+        check_gallery_name(gallery)
+        _check_range("top_k", top_k, 1, MAX_TOP_K)
+        if fpir is not None and threshold is not None:
+            raise InvalidRequest("fpir and threshold exclude each other", field="threshold")
+        if threshold is not None:
+            _check_range("threshold", threshold, -1.0, 1.0)
+        if fpir is not None and not 0.0 < fpir < 1.0:
+            raise InvalidRequest("fpir lies between 0 and 1", field="fpir")
+        if among is not None and len(among) > MAX_AMONG:
+            raise InvalidRequest(f"at most {MAX_AMONG} person ids are taken", field="person_ids")
+        analysed = await self._reader.some_faces(picture, max_faces)
+        started = time.perf_counter()
+        vectors = await self._reader.embed(analysed.faces)
+        embedded = time.perf_counter()
+        results = await self._gallery.search(gallery, vectors, top_k, exact=exact, among=among)
+        timings = {**analysed.timings_ms, "embed": (embedded - started) * 1e3, "search": ms_since(embedded)}
+        # All probes of one call are searched in one state of the gallery.
+        size = results[0].gallery_size if results else 0
+        if threshold is None:
+            target = fpir or (await self._gallery.settings(gallery)).target_fpir or self._target_fpir
+            threshold = self._curve.threshold(target, size)
+        achieved = self._curve.fpir(threshold, size)
+        faces = tuple(
+            IdentifiedFace(
+                AnalysedFace(face.detection, face.quality), result.matches, _decide(result.matches, threshold, achieved)
+            )
+            for face, result in zip(analysed.faces, results, strict=True)
+        )
+        return Identification(
+            width=analysed.width,
+            height=analysed.height,
+            faces=faces,
+            faces_total=analysed.faces_total,
+            gallery=gallery,
+            gallery_size=size,
+            threshold=threshold,
+            fpir=achieved,
+            timings_ms=timings,
+        )
+
+    async def verify(
+        self,
+        picture: bytes,
+        reference: bytes | None = None,
+        *,
+        gallery: str,
+        person_id: str | None = None,
+        fmr: float = 1e-3,
+    ) -> Verification:
+        """Compare the one face of a picture with that of another picture, or with an enrolled person.
+
+        Args:
+            fmr: target false-match rate of the comparison.
+
+        Raises:
+            InvalidRequest: neither or both of `reference` and `person_id`.
+            NoFaceFound, SeveralFacesFound, GalleryNotFound, PersonNotFound.
+        """
+        if (reference is None) == (person_id is None):
+            raise InvalidRequest("verify takes a second picture or a person_id, one of the two", field="person_id")
+        if not 0.0 < fmr < 1.0:
+            raise InvalidRequest("fmr lies between 0 and 1", field="fmr")
+        probe, _ = await self._reader.only_face(picture, 0, self._gate)
+        other, face_id = None, None
+        if reference is not None:
+            found, _ = await self._reader.only_face(reference, 1, self._gate)
+            vectors = await self._reader.embed([probe, found])
+            similarity = float(np.clip(vectors[0] @ vectors[1], -1.0, 1.0))
+            other, comparisons = AnalysedFace(found.detection, found.quality), 1
+        else:
+            assert person_id is not None
+            vector = (await self._reader.embed([probe]))[0]
+            matches = await self._gallery.similarities_to(
+                check_gallery_name(gallery), check_person_id(person_id), vector
+            )
+            similarity, face_id, comparisons = matches[0].similarity, matches[0].face_id, len(matches)
+        # Against a person of several faces the best of them counts, which gives a stranger several chances.
+        threshold = self._curve.threshold(fmr, comparisons)
+        return Verification(
+            same=similarity >= threshold,
+            similarity=similarity,
+            threshold=threshold,
+            false_match_rate=self._curve.fpir(similarity, comparisons),
+            probe=AnalysedFace(probe.detection, probe.quality),
+            reference=other,
+            face_id=face_id,
+        )
+
+    def fpir_of(self, similarity: float, gallery_size: int) -> float:
+        """Chance that a stranger's best match in a gallery of this size reaches `similarity`."""
+        return self._curve.fpir(similarity, gallery_size)
+
+
+def _decide(matches: Sequence[Match], threshold: float, fpir: float) -> Decision:
+    if matches and matches[0].similarity >= threshold:
+        return Decision(identified=True, person_id=matches[0].person_id, threshold=threshold, fpir=fpir)
+    return Decision(identified=False, person_id=None, threshold=threshold, fpir=fpir)
+
+
+def _check_range(field: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(f"{field} lies between {low} and {high}", field=field)

@@ -286,6 +286,9 @@ class Gallery(Protocol):
     async def faces(self, gallery: str, person_id: str) -> list[Face]:
         """A person's faces in the order of enrolment. Raises GalleryNotFound, PersonNotFound."""
 
+    async def owner_of(self, gallery: str, face_id: str) -> str:
+        """Id of the person whose face this is. Raises GalleryNotFound, FaceNotFound."""
+
     async def crop(self, gallery: str, person_id: str, face_id: str) -> bytes:
         """The kept crop of a face, a PNG file. Raises GalleryNotFound, PersonNotFound, FaceNotFound, CropNotKept."""
 

@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI
 
 from service import bootstrap
-from service.api import problems
+from service.api import compreface, problems
 from service.api.dependencies import RunningService
 from service.api.middleware import RequestContext
 from service.api.routes import batch, galleries, journal, operations, persons, recognition, transfers
@@ -53,8 +53,12 @@ def create_app(settings: Settings, builder: Builder = bootstrap.build) -> FastAP
         lifespan=lifespan,
         redoc_url=None,
     )
-    problems.install(app)
-    for routes in (recognition, batch, galleries, persons, transfers, journal, operations, console):
-        app.include_router(routes.router)
+    routers = [
+        module.router
+        for module in (recognition, batch, galleries, persons, transfers, journal, operations, compreface, console)
+    ]
+    problems.install(app, [route for router in routers for route in router.routes])
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(RequestContext)
     return app

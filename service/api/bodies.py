@@ -26,15 +26,23 @@ _MAX_FIELD_BYTES = 64_000
 # Of a body without pictures.
 _MAX_JSON_BYTES = 1_000_000
 
+# What may be given several times in a form, a value each.
+_LISTS = ("person_ids",)
+
 FieldsT = TypeVar("FieldsT", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a request carried: pictures by field name, and everything else."""
+    """What a request carried: pictures by field name, and everything else.
+
+    Attributes:
+        as_text: the fields came as text, as in multipart, where objects and lists are spelt as JSON.
+    """
 
     pictures: Mapping[str, list[bytes]]
     fields: Mapping[str, Any]
+    as_text: bool = False
 
     def picture(self, field: str) -> bytes:
         """The only picture of a field.
@@ -54,9 +62,14 @@ class Submission:
             InvalidRequest: a field is unknown or not acceptable.
         """
         try:
-            return model.model_validate(self.fields)
+            if self.as_text:
+                return model.model_validate(self.fields, context={"as_text": True})
+            # JSON says of which type a value is, so that 5 is not "5".
+            return model.model_validate_json(orjson.dumps(self.fields), strict=True)
         except ValidationError as error:
             raise InvalidRequest("a field is not acceptable", **field_errors(error.errors())) from None
+        except orjson.JSONEncodeError:
+            raise InvalidRequest("the fields are nested too deeply") from None
 
 
 class _InMemoryParser(MultiPartParser):
@@ -115,13 +128,15 @@ async def read_json(request: Request, settings: Settings) -> Submission:
     Raises:
         MediaTypeUnsupported, BodyTooLarge, BodyTimeout, BodyInvalid.
     """
-    media_type = parse_options_header(request.headers.get("content-type", ""))[0].decode("latin-1").lower()
-    if media_type != "application/json":
-        raise MediaTypeUnsupported("send application/json", accepted=["application/json"])
-    body = await _read_bounded(request, settings, min(settings.max_body_bytes, _MAX_JSON_BYTES))
-    if not body:
-        raise BodyInvalid("the body is empty")
-    return _from_json(body, ())
+    return _from_json(await _read_json_bytes(request, settings), ())
+
+
+async def read_json_list(request: Request, settings: Settings) -> list[Any]:
+    """Read a JSON array; otherwise as `read_json`."""
+    content = _loaded(await _read_json_bytes(request, settings))
+    if not isinstance(content, list):
+        raise BodyInvalid("the body must be a JSON array")
+    return content
 
 
 def pictures_of(content: Any, picture_fields: Sequence[str]) -> Submission:
@@ -129,6 +144,16 @@ def pictures_of(content: Any, picture_fields: Sequence[str]) -> Submission:
     if not isinstance(content, dict):
         raise InvalidRequest("an item must be a JSON object")
     return _separated(content, picture_fields)
+
+
+async def _read_json_bytes(request: Request, settings: Settings) -> bytes:
+    media_type = parse_options_header(request.headers.get("content-type", ""))[0].decode("latin-1").lower()
+    if media_type != "application/json":
+        raise MediaTypeUnsupported("send application/json", accepted=["application/json"])
+    body = await _read_bounded(request, settings, min(settings.max_body_bytes, _MAX_JSON_BYTES))
+    if not body:
+        raise BodyInvalid("the body is empty")
+    return body
 
 
 async def _read_bounded(request: Request, settings: Settings, limit: int) -> bytes:
@@ -149,21 +174,27 @@ async def _read_bounded(request: Request, settings: Settings, limit: int) -> byt
 
 
 def _from_json(body: bytes, picture_fields: Sequence[str]) -> Submission:
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BodyInvalid(f"the body is not valid JSON: {error}") from None
+    content = _loaded(body)
     if not isinstance(content, dict):
         raise BodyInvalid("the body must be a JSON object")
     return _separated(content, picture_fields)
 
 
+def _loaded(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BodyInvalid(f"the body is not valid JSON: {error}") from None
+
+
 def _separated(content: dict[str, Any], picture_fields: Sequence[str]) -> Submission:
     content, pictures = dict(content), {}
     for field in picture_fields:
-        value = content.pop(field, None)
-        if value is not None:
+        if field in content:
+            value = content.pop(field)
             texts = value if isinstance(value, list) else [value]
+            if not texts:
+                raise InvalidRequest(f"{field} is empty", field=field)
             pictures[field] = [_decode_base64(text, field) for text in texts]
     return Submission(pictures, content)
 
@@ -197,48 +228,69 @@ async def _from_multipart(request: Request, body: bytes, picture_fields: Sequenc
                 pictures.setdefault(name, []).append(await value.read())
             elif isinstance(value, UploadFile):
                 raise InvalidRequest(f"no file is expected in the field {name!r}", field=name)
+            elif name in fields and name in _LISTS:
+                known = fields[name]
+                fields[name] = [*(known if isinstance(known, list) else [known]), value]
             elif name in fields:
                 raise InvalidRequest(f"the field {name!r} is given twice", field=name)
             else:
                 fields[name] = value
     finally:
         await form.close()
-    return Submission(pictures, fields)
+    return Submission(pictures, fields, as_text=True)
 
 
-def request_body(model: type[BaseModel], pictures: Mapping[str, str], required: Sequence[str]) -> dict[str, Any]:
+def request_body(
+    model: type[BaseModel], pictures: Mapping[str, str], required: Sequence[str], *, files_only: bool = False
+) -> dict[str, Any]:
     """OpenAPI `requestBody` for both media types.
 
     Args:
         model: the other fields.
         pictures: picture field to `one` or `many`.
         required: picture fields that must be there.
+        files_only: pictures come as files; in JSON they are elsewhere.
     """
     schema = model.model_json_schema()
+    conditions = {key: schema[key] for key in ("anyOf", "oneOf", "not") if key in schema}
 
-    def body(picture: dict[str, Any]) -> dict[str, Any]:
+    def body(picture: dict[str, Any], fields: dict[str, Any], pictures: Mapping[str, str] = pictures) -> dict[str, Any]:
         properties = {
             name: picture if count == "one" else {"type": "array", "items": picture, "minItems": 1}
             for name, count in pictures.items()
         }
         return {
-            "schema": {
-                "type": "object",
-                "properties": {**properties, **schema.get("properties", {})},
-                "required": [*required, *schema.get("required", [])],
-                "additionalProperties": False,
-            }
+            "type": "object",
+            "properties": {**properties, **fields},
+            "required": [*required, *schema.get("required", [])],
+            "additionalProperties": False,
         }
 
+    fields = schema.get("properties", {})
+    multipart = body({"type": "string", "format": "binary"}, {name: _as_text(each) for name, each in fields.items()})
+    text = {"type": "string", "format": "byte", "contentEncoding": "base64"}
+    json = body(text, fields, {} if files_only else pictures)
     return {
         "requestBody": {
             "required": True,
+            # Tools that send files cannot check conditions over them.
             "content": {
-                "multipart/form-data": body({"type": "string", "format": "binary"}),
-                "application/json": body({"type": "string", "format": "byte", "contentEncoding": "base64"}),
+                "multipart/form-data": {"schema": multipart},
+                "application/json": {"schema": json | conditions},
             },
         }
     }
+
+
+def _as_text(field: dict[str, Any]) -> dict[str, Any]:
+    """Schema of a field in multipart, where there is no null: what is left out is."""
+    kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+    rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
+    if "default" in field and field["default"] is not None:
+        rest["default"] = field["default"]
+    if not kinds:
+        return rest
+    return {**rest, **kinds[0]} if len(kinds) == 1 else {**rest, "anyOf": kinds}
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from service.access import Access
 from service.bootstrap import Container
-from service.domain import ServiceIdentity, check_gallery_name
+from service.domain import GALLERY_NAME, PERSON_ID, ServiceIdentity, check_gallery_name
 from service.identification import CustodyService, EnrolmentService, IdentificationService
 from service.ports import Gallery, Journal
 from service.settings import Settings
@@ -33,6 +33,10 @@ class RunningService:
         """The gallery that a request means, checked."""
         return check_gallery_name(asked if asked is not None else self.settings.default_gallery)
 
+    def max_faces(self, asked: int | None) -> int | None:
+        """For how many faces to answer: who asks for more than the settings allow gets as many as they do."""
+        return None if asked is None else min(asked, self.settings.max_faces)
+
 
 def _running(request: Request) -> RunningService:
     running: RunningService = request.state.running
@@ -40,3 +44,8 @@ def _running(request: Request) -> RunningService:
 
 
 Running = Annotated[RunningService, Depends(_running)]
+
+# Parts of paths; what does not fit is refused before a route runs.
+GalleryName = Annotated[str, Path(pattern=GALLERY_NAME.pattern, description="Name of the gallery.")]
+PersonId = Annotated[str, Path(pattern=PERSON_ID.pattern, description="Id of the person.")]
+FaceId = Annotated[str, Path(min_length=1, max_length=128, description="Id of the face.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header
 
-from service.domain import InvalidRequest, RevisionMismatch
+from service.domain import RevisionMismatch
 
 _TAG = re.compile(r'^"r(\d{1,18})"$')
 
@@ -19,21 +19,21 @@ def etag(revision: int) -> str:
 
 def _expected_revision(
     if_match: Annotated[
-        str | None,
-        Header(description="Change only this state: an `ETag` that was read, or `*` for whatever there is."),
-    ] = None,
+        str,
+        Header(
+            pattern=r'^(\*|(W/)?"[!#-~]*")$',
+            description="Change only this state: an `ETag` that was read, or `*` for whatever there is.",
+        ),
+    ] = "*",
 ) -> int | None:
     """Revision that `If-Match` asks for; None where any will do.
 
     Raises:
-        InvalidRequest: it lists several tags.
         RevisionMismatch: it is not a tag that this service gives out, so nothing has it.
     """
-    if if_match is None or if_match.strip() == "*":
+    if if_match == "*":
         return None
-    if "," in if_match:
-        raise InvalidRequest("If-Match takes one entity tag", field="If-Match")
-    matched = _TAG.fullmatch(if_match.strip())
+    matched = _TAG.fullmatch(if_match)
     if matched is None:
         raise RevisionMismatch("nothing has this entity tag")
     return int(matched[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -12,6 +12,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
 from service.api.rendering import FastJSONResponse
 from service.domain import DomainError
@@ -48,7 +50,7 @@ STATUS_OF_CODE: Final[Mapping[str, tuple[int, str]]] = {
     "crop-not-kept": (404, "The crop was not kept"),
     "looks-like-another": (409, "Somebody else looks like the person"),
     "revision-mismatch": (412, "It has been changed in the meantime"),
-    "idempotency-key-reused": (422, "The Idempotency-Key came with another request before"),
+    "idempotency-key-reused": (409, "The Idempotency-Key came with another request before"),
     "idempotency-in-progress": (409, "The request with this Idempotency-Key is being worked on"),
     "unauthenticated": (401, "An API key is needed"),
     "forbidden": (403, "The API key does not allow this"),
@@ -133,6 +135,8 @@ def problem_response(request_id: str, code: str, detail: str, details: Mapping[s
     return FastJSONResponse(body, status_code=status, media_type=PROBLEM_MEDIA_TYPE, headers=headers)
 
 
+# What a call with a body may be answered.
+BODY_PROBLEMS = ("body-invalid", "body-too-large", "body-timeout", "media-type-unsupported", "invalid-request")
 # What any call under an API key may be answered.
 _ANYWHERE = ("unauthenticated", "forbidden", "rate-limited", "overloaded", "not-ready", "internal-error")
 
@@ -149,8 +153,13 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     return by_status
 
 
-def install(app: FastAPI) -> None:
-    """Register the handlers."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Register the handlers.
+
+    Args:
+        app: to register them with.
+        routes: of the application, which say what may be asked instead of a method that is not allowed.
+    """
 
     @app.exception_handler(DomainError)
     async def on_domain_error(request: Request, error: DomainError) -> Response:
@@ -170,12 +179,23 @@ def install(app: FastAPI) -> None:
         code = _CODE_OF_HTTP_STATUS.get(error.status_code, "invalid-request")
         response = problem_response(request.state.request_id, code, str(error.detail))
         response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(sorted(_methods_at(request.scope, routes)))
         return response
 
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(request: Request, error: ClientDisconnect) -> Response:
         # Nobody is there to read it; the answer only ends the request in an orderly way.
         return problem_response(request.state.request_id, "body-invalid", "the client went away")
+
+
+def _methods_at(scope: Scope, routes: Sequence[BaseRoute]) -> set[str]:
+    """Methods of all routes of a path; the router itself names those of the first one only."""
+    methods: set[str] = set()
+    for route in routes:
+        if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE:
+            methods |= route.methods or set()
+    return methods
 
 
 def field_errors(errors: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from service.client.errors import ProblemError, ShrinkFaceError, UnexpectedAnswer
+from service.client.errors import InvalidArgument, ProblemError, ShrinkFaceError, UnexpectedAnswer
 from service.client.models import Answer
 
 T = TypeVar("T")
@@ -72,13 +72,13 @@ class Page(Generic[T]):
 
 
 def connection(base_url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    """Arguments for an httpx client. Raises ValueError for what is no HTTP address."""
+    """Arguments for an httpx client. Raises InvalidArgument for what is no HTTP address."""
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"{base_url!r} is no address of a service: {error}") from error
+        raise InvalidArgument(f"{base_url!r} is no address of a service: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(f"{base_url!r} is no address of a service, which begins with http:// or https://")
+        raise InvalidArgument(f"{base_url!r} is no address of a service, which begins with http:// or https://")
     headers = {"User-Agent": f"shrinkface/{version('shrinkface')}"}
     if api_key is not None:
         headers["X-API-Key"] = api_key
@@ -89,11 +89,11 @@ def path_of(*segments: str) -> str:
     """A path under `/v1`.
 
     Raises:
-        ValueError: a segment is empty or dots alone, which would make it the path of something else.
+        InvalidArgument: a segment is empty or dots alone, which would make it the path of something else.
     """
     for segment in segments:
         if segment in ("", ".", ".."):
-            raise ValueError(f"{segment!r} names nothing in the service")
+            raise InvalidArgument(f"{segment!r} names nothing in the service")
     return "/v1/" + "/".join(quote(segment, safe="") for segment in segments)
 
 

@@ -1,4 +1,4 @@
-"""What a call may raise, beside ValueError for arguments and OSError for pictures that cannot be read."""
+"""What a call may raise, beside OSError for a picture that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ _MEMBERS = ("type", "title", "status", "detail", "request_id")
 
 class ShrinkFaceError(Exception):
     """Base of all."""
+
+
+class InvalidArgument(ShrinkFaceError, ValueError):
+    """Nothing was sent: an argument is none that a service could be asked with."""
 
 
 class Unreachable(ShrinkFaceError):
@@ -27,10 +31,12 @@ class ProblemError(ShrinkFaceError):
     Attributes:
         type: stable name of the kind of problem, such as `urn:shrinkface:problem:no-face`.
         extra: further members, which depend on the type.
+        members: all, as they came.
     """
 
     def __init__(self, problem: Mapping[str, Any]) -> None:
         super().__init__(problem)
+        self.members = dict(problem)
         self.type = str(problem.get("type", "about:blank"))
         self.title = str(problem.get("title", ""))
         self.status = int(problem.get("status", 0))

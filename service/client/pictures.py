@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from service.client.errors import InvalidArgument
+
 Picture: TypeAlias = bytes | str | os.PathLike[str]
 
 # More than a service takes in one request unless it is told to.
@@ -22,14 +24,14 @@ def content_of(picture: Picture) -> bytes:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is too large to be sent.
+        InvalidArgument: it is too large to be sent.
     """
     if isinstance(picture, bytes):
         return picture
     with Path(picture).open("rb") as stream:
         content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
-        raise ValueError(f"{picture} has more than {_MAX_BYTES:,} bytes")
+        raise InvalidArgument(f"{picture} has more than {_MAX_BYTES:,} bytes")
     return content
 
 

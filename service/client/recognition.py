@@ -1,7 +1,7 @@
 """Calls that take pictures. Their signatures and docstrings are those of the clients' methods.
 
-A picture is its bytes or a file's path; one that cannot be read raises OSError, one too large to be sent ValueError.
-What is left out follows the service's defaults.
+A picture is its bytes or a file's path; one that cannot be read raises OSError, one that is too large to be sent
+InvalidArgument. What is left out follows the service's defaults.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -33,7 +33,10 @@ from service.client.pictures import Picture, batched, content_of, contents_of
 OnExisting = Literal["reject", "extend"]
 OnConflict = Literal["report", "reject"]
 
+T = TypeVar("T")
+GroupedT = TypeVar("GroupedT")
 ItemT = TypeVar("ItemT", bound=BatchItem)
+Reader = Callable[[httpx.Response], T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +201,10 @@ def identify_many(
     form = _identify_form(gallery, top_k, fpir, threshold, max_faces, exact, person_ids)
     contents = ((content, [content]) for content in map(content_of, images))
 
-    def call(group: list[bytes], read: Any) -> Call[Page[IdentifyItem]]:
+    def call(group: list[bytes], read: Reader[Page[IdentifyItem]]) -> Call[Page[IdentifyItem]]:
         return _asked("/v1/batch/identify", read, [("images", content) for content in group], form)
 
-    return _next_batch(batched(contents, batch), 0, _IdentifyItems, call)
+    return _next_batch(batched(contents, batch), 0, lambda content: parsed(_IdentifyItems, content).items, call)
 
 
 def enrol_many(
@@ -221,7 +224,7 @@ def enrol_many(
     """
     read_persons = ((_item(person, contents), contents) for person, contents in _read(persons))
 
-    def call(group: list[dict[str, Any]], read: Any) -> Call[Page[EnrolItem]]:
+    def call(group: list[dict[str, Any]], read: Reader[Page[EnrolItem]]) -> Call[Page[EnrolItem]]:
         return Call(
             method="POST",
             path="/v1/batch/enroll",
@@ -230,19 +233,23 @@ def enrol_many(
             json=given({"gallery": gallery, "items": group}),
         )
 
-    return _next_batch(batched(read_persons, batch), 0, _EnrolItems, call)
+    return _next_batch(batched(read_persons, batch), 0, lambda content: parsed(_EnrolItems, content).items, call)
 
 
-def _next_batch(groups: Iterator[list[Any]], first: int, model: Any, call: Any) -> Any:
+def _next_batch(
+    groups: Iterator[list[GroupedT]],
+    first: int,
+    items_of: Callable[[bytes], Sequence[ItemT]],
+    call: Callable[[list[GroupedT], Reader[Page[ItemT]]], Call[Page[ItemT]]],
+) -> Call[Page[ItemT]] | None:
     """The call for the next group, if there is one; items of its answer are numbered on from `first`."""
     group = next(groups, None)
     if group is None:
         return None
 
-    def read(response: httpx.Response) -> Page[Any]:
-        found = parsed(model, response.content)
-        items = [item.model_copy(update={"index": first + item.index}) for item in found.items]
-        return Page(items, lambda: _next_batch(groups, first + len(group), model, call))
+    def read(response: httpx.Response) -> Page[ItemT]:
+        items = [item.model_copy(update={"index": first + item.index}) for item in items_of(response.content)]
+        return Page(items, lambda: _next_batch(groups, first + len(group), items_of, call))
 
     return call(group, read)
 
@@ -266,7 +273,7 @@ def _item(person: NewPerson, contents: Sequence[bytes]) -> dict[str, Any]:
     )
 
 
-def _asked(path: str, read: Any, pictures: list[tuple[str, bytes]], form: Mapping[str, Any]) -> Call[Any]:
+def _asked(path: str, read: Reader[T], pictures: list[tuple[str, bytes]], form: Mapping[str, Any]) -> Call[T]:
     """A call that changes nothing, and so may be repeated."""
     return Call(method="POST", path=path, read=read, repeatable=True, pictures=pictures, form=form)
 

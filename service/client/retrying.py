@@ -68,11 +68,9 @@ class Attempts:
 
 def unreachable(error: httpx.RequestError) -> Unreachable:
     """The error for a call that got no whole answer."""
-    return Unreachable(f"no answer from {error.request.url.copy_with(path='/', query=None)}: {_reason(error)}")
-
-
-def _reason(error: httpx.RequestError) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    url = error.request.url
+    # `netloc` leaves out a user and password.
+    return Unreachable(f"no answer from {url.scheme}://{url.netloc.decode()}: {str(error) or type(error).__name__}")
 
 
 def _in_progress(response: httpx.Response) -> bool:

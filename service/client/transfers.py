@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.client.calls import connection, given, parsed, path_of
-from service.client.errors import ImportStopped, ProblemError, UnexpectedAnswer
+from service.client.calls import given, parsed, path_of
+from service.client.errors import ImportStopped, UnexpectedAnswer
 from service.client.models import ImportOutcome, ImportSummary
 
 _NDJSON = "application/x-ndjson"
@@ -116,29 +116,40 @@ class Upload:
         return summary
 
 
+class _Gathering:
+    """Lines, with or without their ends, on their way into pieces of a body that are worth sending."""
+
+    def __init__(self) -> None:
+        self._piece = bytearray()
+
+    def add(self, line: bytes) -> bytes:
+        """A piece, if there is enough for one by now."""
+        self._piece += line if line.endswith(b"\n") else line + b"\n"
+        return self.rest() if len(self._piece) >= _PIECE_BYTES else b""
+
+    def rest(self) -> bytes:
+        piece = bytes(self._piece)
+        self._piece.clear()
+        return piece
+
+
 def pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines, with or without their ends, as pieces of a body that are worth sending."""
-    piece = bytearray()
+    """The body of an import."""
+    gathering = _Gathering()
     for line in lines:
-        piece += line if line.endswith(b"\n") else line + b"\n"
-        if len(piece) >= _PIECE_BYTES:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)
+        if piece := gathering.add(line):
+            yield piece
+    yield gathering.rest()
 
 
 async def pieces_async(lines: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """As `pieces`, also of lines that are waited for."""
+    """The body of an import, also of lines that are waited for."""
+    gathering = _Gathering()
     if isinstance(lines, AsyncIterable):
-        piece = bytearray()
         async for line in lines:
-            piece += line if line.endswith(b"\n") else line + b"\n"
-            if len(piece) >= _PIECE_BYTES:
-                yield bytes(piece)
-                piece.clear()
-        if piece:
-            yield bytes(piece)
+            if piece := gathering.add(line):
+                yield piece
+        yield gathering.rest()
     else:
-        for piece_of_lines in pieces(lines):
-            yield piece_of_lines
+        for piece in pieces(lines):
+            yield piece

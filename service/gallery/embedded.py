@@ -344,6 +344,10 @@ class EmbeddedGallery(Gallery):
         """See `Gallery.faces`."""
         return await self._read(partial(reads.faces, gallery=gallery, person_id=person_id))
 
+    async def owner_of(self, gallery: str, face_id: str) -> str:
+        """See `Gallery.owner_of`."""
+        return await self._read(partial(reads.owner_of, gallery=gallery, face_id=face_id))
+
     async def crop(self, gallery: str, person_id: str, face_id: str) -> bytes:
         """See `Gallery.crop`."""
         return await self._read(partial(reads.crop, gallery=gallery, person_id=person_id, face_id=face_id))

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from service.domain import GALLERY_NAME, CropNotKept, Face, Person, PersonFilter, PersonPage
+from service.domain import GALLERY_NAME, CropNotKept, Face, FaceNotFound, Person, PersonFilter, PersonPage
 from service.gallery import records
 from service.gallery.checks import quality_of
 from service.gallery.erasing import no_such_face
@@ -65,6 +65,18 @@ def faces(connection: sqlite3.Connection, gallery: str, person_id: str) -> list[
         )
         for face_id, quality, created_us, expires_us, digest, kept in rows
     ]
+
+
+def owner_of(connection: sqlite3.Connection, gallery: str, face_id: str) -> str:
+    """Id of the person whose face this is. Raises GalleryNotFound, FaceNotFound."""
+    row = connection.execute(
+        "SELECT person_id FROM faces JOIN persons USING (person_key) WHERE faces.gallery_key = ? AND face_id = ? "
+        "AND (expires_at_us IS NULL OR expires_at_us > ?)",
+        (records.key_of_gallery(connection, gallery), records.storable(face_id), records.now_us()),
+    ).fetchone()
+    if row is None:
+        raise FaceNotFound("there is no face of this id in the gallery", gallery=gallery)
+    return str(row[0])
 
 
 def crop(connection: sqlite3.Connection, gallery: str, person_id: str, face_id: str) -> bytes:

@@ -147,9 +147,11 @@ class IdentificationService:
         achieved = self._curve.fpir(threshold, size)
         faces = tuple(
             IdentifiedFace(
-                AnalysedFace(face.detection, face.quality), result.matches, _decide(result.matches, threshold, achieved)
+                AnalysedFace(face.detection, face.quality, vector),
+                result.matches,
+                _decide(result.matches, threshold, achieved),
             )
-            for face, result in zip(analysed.faces, results, strict=True)
+            for face, vector, result in zip(analysed.faces, vectors, results, strict=True)
         )
         return Identification(
             width=analysed.width,
@@ -214,6 +216,10 @@ class IdentificationService:
     def fpir_of(self, similarity: float, gallery_size: int) -> float:
         """Chance that a stranger's best match in a gallery of this size reaches `similarity`."""
         return self._curve.fpir(similarity, gallery_size)
+
+    def threshold_of(self, rate: float, comparisons: int) -> float:
+        """Least cosine that a stranger reaches in at most this share of cases, however many faces are compared."""
+        return self._curve.threshold(rate, comparisons)
 
 
 def _decide(matches: Sequence[Match], threshold: float, fpir: float) -> Decision:

@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
-from service.access import Access, KeyFile, LocalLimiter, NullLimiter
+from service.access import Access, FailureTable, KeyFile, LocalLimiter, NullLimiter
 from service.api.app import create_app
 from service.bootstrap import Container
 from service.cache import NullCache
@@ -107,7 +107,13 @@ async def build_fake(settings: Settings, stack: AsyncExitStack) -> Container:
     limiter = NullLimiter()
     if settings.rate_limit_per_s is not None:
         limiter = LocalLimiter(rate_per_s=settings.rate_limit_per_s, burst_s=settings.rate_limit_burst_s)
-    access = Access(required=settings.auth_required, keys=KeyFile(settings.keys_path), limiter=limiter)
+    access = Access(
+        required=settings.auth_required,
+        keys=KeyFile(settings.keys_path),
+        limiter=limiter,
+        # Tests try more wrong keys than a caller may.
+        failures=FailureTable(limit=1_000_000),
+    )
     stack.push_async_callback(access.close)
     return Container(
         settings=settings,

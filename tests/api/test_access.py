@@ -24,7 +24,8 @@ NEEDED = {
         ("GET", PERSON), ("GET", f"{PERSON}/faces"), ("GET", f"{PERSON}/faces/f"),
     ],
     Scope.ENROLL: [
-        ("POST", "/enroll"), ("POST", "/v1/batch/enroll"), ("POST", f"{GALLERY}/persons"), ("PATCH", PERSON), ("DELETE", PERSON),
+        ("POST", "/enroll"), ("POST", "/v1/batch/enroll"),
+        ("POST", f"{GALLERY}/persons"), ("PATCH", PERSON), ("DELETE", PERSON),
         ("GET", f"{PERSON}/faces/f/crop"), ("DELETE", f"{PERSON}/faces/f"),
     ],
     Scope.ADMIN: [

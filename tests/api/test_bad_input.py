@@ -137,7 +137,7 @@ def test_a_bad_body_has_its_own_problem(client: TestClient, name: str) -> None:
 def test_a_bad_person_id_is_refused(client: TestClient, person_id: str) -> None:
     body = {"image": base64.b64encode(photo(1)).decode(), "person_id": person_id}
     response = client.post("/enroll", json=body)
-    assert (response.status_code, response.json()["field"]) == (422, "person_id")
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "person_id")
 
 
 def test_unknown_paths_and_methods_are_problems(client: TestClient) -> None:

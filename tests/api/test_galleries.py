@@ -46,6 +46,9 @@ def test_a_stale_tag_changes_nothing(client: TestClient) -> None:
         answer = client.patch("/v1/galleries/staff", json={"keep_crops": True}, headers={"If-Match": tag})
         assert problem(answer) == (412, "revision-mismatch")
         assert problem(client.delete("/v1/galleries/staff", headers={"If-Match": tag})) == (412, "revision-mismatch")
+    for malformed in ("", "r1", f"{stale}, {stale}"):
+        answer = client.patch("/v1/galleries/staff", json={}, headers={"If-Match": malformed})
+        assert problem(answer) == (422, "invalid-request")
     fresh = client.get("/v1/galleries/staff").headers["etag"]
     answer = client.patch("/v1/galleries/staff", json={"keep_crops": True}, headers={"If-Match": fresh})
     assert answer.status_code == 200

@@ -154,6 +154,8 @@ def test_identify_looks_among_the_persons_named(client: TestClient) -> None:
     assert (sorted(found("p2, p3")[0]), found("p2, p3")[1]) == (["p2", "p3"], 2)
     assert found('["p1", "nobody", "../x"]') == (["p1"], 1)
     assert found("[]") == ([], 0)
+    repeated = client.post("/identify", files={"image": photo(1)}, data={"person_ids": ["p2", "p1"]}).json()
+    assert repeated["gallery_size"] == 2
     answer = client.post("/identify", files={"image": photo(1)}, data={"person_ids": ",".join(["p1"] * 1001)})
     assert problem(answer) == (422, "invalid-request")
     assert problem(client.post("/identify", files={"image": photo(1)}, data={"person_ids": "[1,"})) == (

@@ -38,8 +38,8 @@ def test_a_repetition_gets_the_same_answer_and_stores_nothing(client: TestClient
 def test_another_request_under_the_same_key_is_refused(client: TestClient, change: dict[str, str]) -> None:
     fields = {"name": "Ada", "metadata": '{"a": 1}'}
     enrol(client, 1, **fields)
-    assert problem(enrol(client, 1, **{**fields, **change})) == (422, "idempotency-key-reused")
-    assert problem(enrol(client, 2, **fields)) == (422, "idempotency-key-reused")
+    assert problem(enrol(client, 1, **{**fields, **change})) == (409, "idempotency-key-reused")
+    assert problem(enrol(client, 2, **fields)) == (409, "idempotency-key-reused")
     assert client.get("/v1/galleries/default").json()["faces"] == 1
 
 

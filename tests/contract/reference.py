@@ -274,6 +274,12 @@ class ReferenceGallery(Gallery):
             for new in [stored.new]
         ]
 
+    async def owner_of(self, gallery: str, face_id: str) -> str:
+        here = self._get(gallery)
+        if face_id not in here.faces or not here.seen([face_id]):
+            raise FaceNotFound(face_id)
+        return here.faces[face_id].owner
+
     async def crop(self, gallery: str, person_id: str, face_id: str) -> bytes:
         person = await self.person(gallery, person_id)
         if face_id not in person.face_ids:

@@ -13,6 +13,7 @@ from service.domain import (
     CropNotKept,
     Face,
     FaceNotFound,
+    GalleryNotFound,
     GallerySettings,
     InvalidRequest,
     NewFace,
@@ -45,6 +46,25 @@ async def test_faces_are_listed_in_the_order_of_enrolment(open_gallery: OpenGall
         assert times[2] > times[1]
     async with opened(open_gallery) as gallery:
         assert await gallery.faces("g", "ann") == faces
+
+
+async def test_a_face_tells_whose_it_is(open_gallery: OpenGallery) -> None:
+    async with opened(open_gallery) as gallery:
+        with pytest.raises(GalleryNotFound):
+            await gallery.owner_of("g", "f1")
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        await gallery.enrol("g", "ann", None, {}, [face("f1", 1), replace(face("f2", 0, 1), expires_at=past)])
+        await gallery.enrol("g", "bob", None, {}, [face("f3", 1)])
+        await gallery.enrol("h", "eve", None, {}, [face("f1", 1)])
+        assert [await gallery.owner_of(*named) for named in (("g", "f1"), ("g", "f3"), ("h", "f1"))] == [
+            "ann",
+            "bob",
+            "eve",
+        ]
+        await gallery.forget_face("g", "bob", "f3")
+        for nobodys in ("f2", "f3", "f4", "", "\ud800"):
+            with pytest.raises(FaceNotFound):
+                await gallery.owner_of("g", nobodys)
 
 
 async def test_one_face_goes_and_the_others_stay(open_gallery: OpenGallery) -> None:

@@ -55,7 +55,7 @@ async def identify_batch(request: Request, running: Running, caller: Authenticat
     response_model=BatchEnrolOut,
     summary="Enrol many persons",
     responses=documented(*_BATCH_PROBLEMS),
-    openapi_extra=request_body(BatchEnrolFields, {"images": "many"}, []),
+    openapi_extra=request_body(BatchEnrolFields, {"images": "many"}, [], files_only=True),
 )
 async def enroll_batch(request: Request, running: Running, caller: Authenticated) -> FastJSONResponse:
     """As `/enroll` for each item. In JSON an item has its `image` or `images`; in multipart each has one of the files.
@@ -78,6 +78,8 @@ async def enroll_batch(request: Request, running: Running, caller: Authenticated
 def _items(submission: Submission, running: RunningService) -> list[Submission]:
     fields = submission.parse(BatchEnrolFields)
     files = submission.pictures.get("images", [])
+    if files and not submission.as_text:
+        raise InvalidRequest("in JSON an item has its pictures itself", field="images")
     if files and len(files) != len(fields.items):
         raise InvalidRequest(f"there are {len(fields.items)} items and {len(files)} pictures", field="images")
     items = []

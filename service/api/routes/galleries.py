@@ -8,13 +8,12 @@ from fastapi import APIRouter, Request, Response
 
 from service.access import Scope
 from service.api.bodies import json_body, read_json
-from service.api.dependencies import Running
+from service.api.dependencies import GalleryName, Running
 from service.api.preconditions import ExpectedRevision, etag
-from service.api.problems import documented
+from service.api.problems import BODY_PROBLEMS, documented
 from service.api.schemas.people import GalleriesOut, GalleryOut, ReceiptOut
 from service.api.schemas.requests import ChangeGalleryFields, CreateGalleryFields
 from service.api.security import Authenticated
-from service.domain import check_gallery_name
 from service.ports import GallerySummary
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
@@ -36,7 +35,7 @@ async def list_galleries(running: Running, caller: Authenticated) -> GalleriesOu
     status_code=201,
     response_model=GalleryOut,
     summary="Begin a gallery",
-    responses=documented("invalid-request", "gallery-exists", "storage-full"),
+    responses=documented(*BODY_PROBLEMS, "gallery-exists", "storage-full"),
     openapi_extra=json_body(CreateGalleryFields),
 )
 async def create_gallery(request: Request, running: Running, caller: Authenticated, response: Response) -> GalleryOut:
@@ -49,10 +48,10 @@ async def create_gallery(request: Request, running: Running, caller: Authenticat
 
 
 @router.get("/{gallery}", response_model=GalleryOut, summary="Read a gallery", responses=documented(*GALLERY_PROBLEMS))
-async def read_gallery(gallery: str, running: Running, caller: Authenticated, response: Response) -> GalleryOut:
+async def read_gallery(gallery: GalleryName, running: Running, caller: Authenticated, response: Response) -> GalleryOut:
     """One gallery's size, revision and settings."""
     caller.require(Scope.IDENTIFY, gallery)
-    summary = await running.gallery.summary(check_gallery_name(gallery))
+    summary = await running.gallery.summary(gallery)
     return _tagged(summary, response, running.identity.space_id)
 
 
@@ -60,12 +59,12 @@ async def read_gallery(gallery: str, running: Running, caller: Authenticated, re
     "/{gallery}",
     response_model=GalleryOut,
     summary="Configure a gallery",
-    responses=documented(*GALLERY_PROBLEMS, "revision-mismatch", "storage-full"),
+    responses=documented(*BODY_PROBLEMS, *GALLERY_PROBLEMS, "revision-mismatch", "storage-full"),
     openapi_extra=json_body(ChangeGalleryFields),
 )
 async def configure_gallery(
     request: Request,
-    gallery: str,
+    gallery: GalleryName,
     expected: ExpectedRevision,
     running: Running,
     caller: Authenticated,
@@ -74,7 +73,7 @@ async def configure_gallery(
     """Change settings; what is left out stays."""
     fields = (await read_json(request, running.settings)).parse(ChangeGalleryFields)
     caller.require(Scope.ADMIN, gallery)
-    known = await running.gallery.summary(check_gallery_name(gallery))
+    known = await running.gallery.summary(gallery)
     given = {name: getattr(fields, name) for name in fields.model_fields_set}
     summary = await running.custody.configure_gallery(
         gallery, replace(known.settings, **given), expected_revision=expected, actor=caller.actor
@@ -88,7 +87,9 @@ async def configure_gallery(
     summary="Erase a gallery",
     responses=documented(*GALLERY_PROBLEMS, "revision-mismatch", "storage-full"),
 )
-async def drop_gallery(gallery: str, expected: ExpectedRevision, running: Running, caller: Authenticated) -> ReceiptOut:
+async def drop_gallery(
+    gallery: GalleryName, expected: ExpectedRevision, running: Running, caller: Authenticated
+) -> ReceiptOut:
     """Erase everybody in a gallery, everywhere, and the gallery; the answer says what was removed."""
     caller.require(Scope.ADMIN, gallery)
     receipt = await running.custody.drop_gallery(gallery, expected_revision=expected, actor=caller.actor)

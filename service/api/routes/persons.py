@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query, Request, Response
 from service.access import Scope
 from service.api.bodies import json_body, read_json
 from service.api.cursors import seal, unseal
-from service.api.dependencies import Running
+from service.api.dependencies import FaceId, GalleryName, PersonId, Running
 from service.api.preconditions import ExpectedRevision, etag
-from service.api.problems import CursorInvalid, documented
+from service.api.problems import BODY_PROBLEMS, CursorInvalid, documented
 from service.api.routes.galleries import GALLERY_PROBLEMS
 from service.api.schemas.people import (
     DossierOut,
@@ -30,8 +30,6 @@ from service.domain import (
     Person,
     PersonChange,
     PersonFilter,
-    check_gallery_name,
-    check_person_id,
 )
 from service.identification.enrolment import fresh_id
 
@@ -67,16 +65,15 @@ _MAX_CONDITIONS = 8
 )
 async def list_persons(
     request: Request,
-    gallery: str,
+    gallery: GalleryName,
     running: Running,
     caller: Authenticated,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=400)] = None,
+    cursor: Annotated[str | None, Query(max_length=400, description="From `next_cursor`.")] = None,
     name: Annotated[str | None, Query(max_length=200, description="A part of the name, in any case.")] = None,
 ) -> PersonsOut:
     """Persons by id, a page at a time. A filtered page may be short: go on until `next_cursor` is null."""
     caller.require(Scope.IDENTIFY, gallery)
-    check_gallery_name(gallery)
     after = None
     if cursor is not None:
         after = unseal("p", cursor)
@@ -101,11 +98,11 @@ async def list_persons(
     status_code=201,
     response_model=PersonOut,
     summary="Add a person without faces",
-    responses=documented("invalid-request", "person-exists", "storage-full"),
+    responses=documented(*BODY_PROBLEMS, "person-exists", "storage-full"),
     openapi_extra=json_body(AddPersonFields),
 )
 async def add_person(
-    request: Request, gallery: str, running: Running, caller: Authenticated, response: Response
+    request: Request, gallery: GalleryName, running: Running, caller: Authenticated, response: Response
 ) -> PersonOut:
     """Somebody whose faces come later, by `/enroll` with `on_existing` set to `extend`."""
     fields = (await read_json(request, running.settings)).parse(AddPersonFields)
@@ -119,24 +116,24 @@ async def add_person(
 
 @router.get("/{person_id}", response_model=PersonOut, summary="Read a person", responses=documented(*_PERSON_PROBLEMS))
 async def read_person(
-    gallery: str, person_id: str, running: Running, caller: Authenticated, response: Response
+    gallery: GalleryName, person_id: PersonId, running: Running, caller: Authenticated, response: Response
 ) -> PersonOut:
     """One person with the ids of their faces."""
     caller.require(Scope.IDENTIFY, gallery)
-    return _tagged(await running.gallery.person(check_gallery_name(gallery), check_person_id(person_id)), response)
+    return _tagged(await running.gallery.person(gallery, person_id), response)
 
 
 @router.patch(
     "/{person_id}",
     response_model=PersonOut,
     summary="Change a person",
-    responses=documented(*_PERSON_PROBLEMS, *_CHANGE_PROBLEMS),
+    responses=documented(*BODY_PROBLEMS, *_PERSON_PROBLEMS, *_CHANGE_PROBLEMS),
     openapi_extra=json_body(ChangePersonFields),
 )
 async def change_person(
     request: Request,
-    gallery: str,
-    person_id: str,
+    gallery: GalleryName,
+    person_id: PersonId,
     expected: ExpectedRevision,
     running: Running,
     caller: Authenticated,
@@ -158,7 +155,7 @@ async def change_person(
     responses=documented(*_PERSON_PROBLEMS, *_CHANGE_PROBLEMS),
 )
 async def delete_person(
-    gallery: str, person_id: str, expected: ExpectedRevision, running: Running, caller: Authenticated
+    gallery: GalleryName, person_id: PersonId, expected: ExpectedRevision, running: Running, caller: Authenticated
 ) -> ReceiptOut:
     """Erase a person everywhere; the answer says what was removed."""
     caller.require(Scope.ENROLL, gallery)
@@ -172,7 +169,9 @@ async def delete_person(
     summary="All that is stored of a person",
     responses=documented(*_PERSON_PROBLEMS),
 )
-async def export_person(gallery: str, person_id: str, running: Running, caller: Authenticated) -> DossierOut:
+async def export_person(
+    gallery: GalleryName, person_id: PersonId, running: Running, caller: Authenticated
+) -> DossierOut:
     """For somebody who asks what is known of them: person, faces with embeddings and kept crops, and the journal."""
     caller.require(Scope.ADMIN, gallery)
     dossier = await running.custody.dossier(gallery, person_id, actor=caller.actor)
@@ -182,10 +181,12 @@ async def export_person(gallery: str, person_id: str, running: Running, caller: 
 @router.get(
     "/{person_id}/faces", response_model=StoredFacesOut, summary="List faces", responses=documented(*_PERSON_PROBLEMS)
 )
-async def list_faces(gallery: str, person_id: str, running: Running, caller: Authenticated) -> StoredFacesOut:
+async def list_faces(
+    gallery: GalleryName, person_id: PersonId, running: Running, caller: Authenticated
+) -> StoredFacesOut:
     """A person's faces, in the order of enrolment."""
     caller.require(Scope.IDENTIFY, gallery)
-    faces = await running.gallery.faces(check_gallery_name(gallery), check_person_id(person_id))
+    faces = await running.gallery.faces(gallery, person_id)
     return StoredFacesOut(faces=[StoredFaceOut.of(face) for face in faces])
 
 
@@ -196,11 +197,11 @@ async def list_faces(gallery: str, person_id: str, running: Running, caller: Aut
     responses=documented(*_FACE_PROBLEMS),
 )
 async def read_face(
-    gallery: str, person_id: str, face_id: str, running: Running, caller: Authenticated
+    gallery: GalleryName, person_id: PersonId, face_id: FaceId, running: Running, caller: Authenticated
 ) -> StoredFaceOut:
     """One enrolled face."""
     caller.require(Scope.IDENTIFY, gallery)
-    for face in await running.gallery.faces(check_gallery_name(gallery), check_person_id(person_id)):
+    for face in await running.gallery.faces(gallery, person_id):
         if face.face_id == face_id:
             return StoredFaceOut.of(face)
     raise FaceNotFound("the person has no face of this id", gallery=gallery, person_id=person_id)
@@ -215,10 +216,12 @@ async def read_face(
         **documented(*_FACE_PROBLEMS, "crop-not-kept"),
     },
 )
-async def read_crop(gallery: str, person_id: str, face_id: str, running: Running, caller: Authenticated) -> Response:
+async def read_crop(
+    gallery: GalleryName, person_id: PersonId, face_id: FaceId, running: Running, caller: Authenticated
+) -> Response:
     """The aligned crop of a face, in galleries that keep them."""
     caller.require(Scope.ENROLL, gallery)
-    image = await running.gallery.crop(check_gallery_name(gallery), check_person_id(person_id), face_id)
+    image = await running.gallery.crop(gallery, person_id, face_id)
     return Response(image, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
@@ -229,9 +232,9 @@ async def read_crop(gallery: str, person_id: str, face_id: str, running: Running
     responses=documented(*_FACE_PROBLEMS, *_CHANGE_PROBLEMS),
 )
 async def delete_face(
-    gallery: str,
-    person_id: str,
-    face_id: str,
+    gallery: GalleryName,
+    person_id: PersonId,
+    face_id: FaceId,
     expected: ExpectedRevision,
     running: Running,
     caller: Authenticated,

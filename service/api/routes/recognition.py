@@ -12,7 +12,7 @@ from service.api.bodies import Submission, read_submission, request_body
 from service.api.dependencies import Running, RunningService
 from service.api.idempotency import HEADER, PROBLEMS, Answer, Once, answered_once
 from service.api.preconditions import etag
-from service.api.problems import documented
+from service.api.problems import BODY_PROBLEMS, documented
 from service.api.rendering import FastJSONResponse
 from service.api.schemas.answers import DetectOut, EmbeddingsOut, EnrolOut, IdentifyOut, VerifyOut
 from service.api.schemas.people import PersonOut
@@ -25,7 +25,7 @@ from service.telemetry import DECISIONS, FACES, STAGE_SECONDS
 router = APIRouter(tags=["recognition"])
 
 PICTURE_PROBLEMS = (
-    "body-invalid", "body-too-large", "body-timeout", "media-type-unsupported", "invalid-request",
+    *BODY_PROBLEMS,
     "image-empty", "image-format-unsupported", "image-damaged", "image-too-many-bytes", "image-too-many-pixels",
     "image-too-small", "image-animated", "base64-invalid",
 )  # fmt: skip
@@ -138,7 +138,7 @@ async def identified(running: RunningService, caller: Caller, picture: bytes, fi
         top_k=fields.top_k,
         fpir=fields.fpir,
         threshold=fields.threshold,
-        max_faces=fields.max_faces,
+        max_faces=running.max_faces(fields.max_faces),
         exact=fields.exact,
         among=fields.person_ids,
     )
@@ -184,7 +184,9 @@ async def detect(request: Request, running: Running, caller: Authenticated) -> D
     caller.require(Scope.IDENTIFY)
     submission = await read_submission(request, running.settings, ("image",))
     fields = submission.parse(DetectFields)
-    found = await running.identification.detect(submission.picture("image"), max_faces=fields.max_faces)
+    found = await running.identification.detect(
+        submission.picture("image"), max_faces=running.max_faces(fields.max_faces)
+    )
     FACES.labels("detect").inc(len(found.faces))
     observe(found.timings_ms)
     return DetectOut.of(found)
@@ -202,7 +204,9 @@ async def embeddings(request: Request, running: Running, caller: Authenticated) 
     caller.require(Scope.IDENTIFY)
     submission = await read_submission(request, running.settings, ("image",))
     fields = submission.parse(DetectFields)
-    found = await running.identification.embeddings(submission.picture("image"), max_faces=fields.max_faces)
+    found = await running.identification.embeddings(
+        submission.picture("image"), max_faces=running.max_faces(fields.max_faces)
+    )
     FACES.labels("embed").inc(len(found.faces))
     observe(found.timings_ms)
     return EmbeddingsOut.of(found, running.identity)

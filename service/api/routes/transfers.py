@@ -13,11 +13,11 @@ from fastapi.responses import StreamingResponse
 from python_multipart.multipart import parse_options_header
 
 from service.access import Scope
-from service.api.dependencies import Running
+from service.api.dependencies import GalleryName, Running
 from service.api.problems import BodyTimeout, MediaTypeUnsupported, documented, problem_body
 from service.api.routes.galleries import GALLERY_PROBLEMS
 from service.api.security import Authenticated
-from service.domain import DomainError, InvalidRequest, PersonRecord, check_gallery_name, check_person_id
+from service.domain import PERSON_ID, DomainError, InvalidRequest, PersonRecord
 from service.transfer.importing import Importer, ImportTotals
 from service.transfer.lines import Parsed, decoded, encoded
 from service.transfer.sources import MAX_LINE_BYTES, Entry
@@ -41,19 +41,17 @@ _PIECE_BYTES = 65_536
     },
 )
 async def export_gallery(
-    gallery: str,
+    gallery: GalleryName,
     running: Running,
     caller: Authenticated,
-    after: Annotated[str | None, Query(max_length=128, description="Go on behind this person id.")] = None,
+    after: Annotated[str | None, Query(pattern=PERSON_ID.pattern, description="Go on behind this person id.")] = None,
 ) -> StreamingResponse:
     """Persons by id with their embeddings, and crops where they are kept: what `import` reads back.
 
     A stream that breaks off is carried on with `after` set to the last person received.
     """
     caller.require(Scope.ADMIN, gallery)
-    if after is not None:
-        check_person_id(after)
-    total = await running.gallery.summary(check_gallery_name(gallery))
+    total = await running.gallery.summary(gallery)
     await running.custody.noted(gallery, "gallery.export", actor=caller.actor, counts={"persons": total.persons})
 
     async def lines() -> AsyncIterator[bytes]:
@@ -84,14 +82,15 @@ async def export_gallery(
         }
     },
 )
-async def import_gallery(request: Request, gallery: str, running: Running, caller: Authenticated) -> StreamingResponse:
+async def import_gallery(
+    request: Request, gallery: GalleryName, running: Running, caller: Authenticated
+) -> StreamingResponse:
     """Store persons who come as embeddings or pictures, while the body still arrives.
 
     A line that cannot be stored is told of and the others go on. Nobody is stored twice, so an import that broke off
     is carried on by sending it again. The answer comes when all is stored.
     """
     caller.require(Scope.ADMIN, gallery)
-    check_gallery_name(gallery)
     media_type = parse_options_header(request.headers.get("content-type", ""))[0].decode("latin-1").lower()
     if media_type not in (_NDJSON, "application/ndjson", "application/jsonl"):
         raise MediaTypeUnsupported(f"send {_NDJSON}", accepted=[_NDJSON])

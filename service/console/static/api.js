@@ -78,7 +78,7 @@ async function send(method, path, options, apiKey) {
   const limit = AbortSignal.timeout(TIMEOUT_MS);
   const signal = options.signal ? AbortSignal.any([options.signal, limit]) : limit;
   try {
-    const answer = await fetch(path, { method, headers, body, signal, cache: "no-store", credentials: "omit" });
+    const answer = await fetch(path, { method, headers, body, signal, cache: "no-store" });
     if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({})));
     return { body: await answer[options.as ?? "json"](), etag: answer.headers.get("ETag") };
   } catch (error) {

@@ -32,7 +32,7 @@ export function icon(name) {
 
 // Terms and values as groups of a description list; a value may be a node.
 export function pairs(entries) {
-  return present(entries).map(([term, ...values]) =>
+  return entries.map(([term, ...values]) =>
     h("div", null, h("dt", null, term), ...values.map((value) => h("dd", null, value))),
   );
 }

@@ -8,7 +8,7 @@ done would be answered `person-not-found` the second time, and its receipt lost.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
@@ -214,8 +214,13 @@ def journal(
     return _listing(path_of("journal"), params, split)
 
 
-def _listing(path: str, params: Mapping[str, Any], split: Any, cursor: str | None = None) -> Call[Page[Any]]:
-    def read(response: httpx.Response) -> Page[Any]:
+def _listing(
+    path: str,
+    params: Mapping[str, Any],
+    split: Callable[[bytes], tuple[Sequence[T], str | None]],
+    cursor: str | None = None,
+) -> Call[Page[T]]:
+    def read(response: httpx.Response) -> Page[T]:
         items, following = split(response.content)
         if following is not None and following == cursor:
             raise UnexpectedAnswer("a page says of itself that it comes next")
@@ -224,7 +229,7 @@ def _listing(path: str, params: Mapping[str, Any], split: Any, cursor: str | Non
     return _read(path, read, {**params, "cursor": cursor})
 
 
-def _read(path: str, read: Any, params: Mapping[str, Any] | None = None) -> Call[Any]:
+def _read(path: str, read: Callable[[httpx.Response], T], params: Mapping[str, Any] | None = None) -> Call[T]:
     return Call(method="GET", path=path, read=read, repeatable=True, params=params or {})
 
 

@@ -1,0 +1,183 @@
+"""Answers as CompreFace gives them; members that were not asked for are left out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.compreface.options import FaceOptions
+from service.domain import AnalysedFace, Box, ServiceIdentity
+from service.identification import Identification, PictureFaces
+
+# How far the tip of a nose stands out in front of eyes and mouth, in distances of the eyes.
+_NOSE_DEPTH = 0.45
+
+
+class CompreFaceBox(BaseModel):
+    """Where a face is, in pixels of the upright picture, and how sure the detector is of it."""
+
+    probability: float
+    x_max: int
+    y_max: int
+    x_min: int
+    y_min: int
+
+
+class CompreFacePose(BaseModel):
+    """How a head is held, in degrees. Pitch is not measured; yaw is an estimate from the place of the nose."""
+
+    pitch: float | None
+    roll: float
+    yaw: float
+
+
+class CompreFaceFace(BaseModel):
+    """A face of a picture, with what the plugins that were asked for say of it."""
+
+    box: CompreFaceBox
+    landmarks: list[tuple[int, int]] | None = Field(
+        default=None, description="Eyes, tip of the nose, corners of the mouth; image-left ones first."
+    )
+    embedding: list[float] | None = None
+    pose: CompreFacePose | None = None
+    execution_time: dict[str, float] | None = Field(default=None, description="Milliseconds, of the whole picture.")
+
+
+class CompreFaceSubjectMatch(BaseModel):
+    """A subject who resembles a face."""
+
+    subject: str
+    similarity: float
+
+
+class CompreFaceRecognisedFace(CompreFaceFace):
+    """A face with the subjects who resemble it most, best first."""
+
+    subjects: list[CompreFaceSubjectMatch]
+
+
+class CompreFaceVerifiedFace(CompreFaceFace):
+    """A face and its similarity to the one that it was compared with, and whose that is where it is enrolled."""
+
+    similarity: float
+    subject: str | None = None
+
+
+class CompreFaceDetection(BaseModel):
+    """Faces of a picture, largest first."""
+
+    result: list[CompreFaceFace]
+    plugins_versions: dict[str, str] | None = None
+
+
+class CompreFaceRecognition(BaseModel):
+    """Faces of a picture, largest first, with subjects."""
+
+    result: list[CompreFaceRecognisedFace]
+    plugins_versions: dict[str, str] | None = None
+
+
+class CompreFaceImageVerification(BaseModel):
+    """Faces of a picture, each compared with an enrolled face."""
+
+    result: list[CompreFaceVerifiedFace]
+    plugins_versions: dict[str, str] | None = None
+
+
+class CompreFaceMatches(BaseModel):
+    """The face of the source picture, and those of the target picture compared with it."""
+
+    source_image_face: CompreFaceFace
+    face_matches: list[CompreFaceVerifiedFace]
+    plugins_versions: dict[str, str] | None = None
+
+
+class CompreFaceVerification(BaseModel):
+    """One comparison of two pictures."""
+
+    result: list[CompreFaceMatches]
+
+
+class CompreFaceExample(BaseModel):
+    """An enrolled face and whose it is."""
+
+    image_id: str
+    subject: str
+
+
+class CompreFaceExamples(BaseModel):
+    """A page of enrolled faces."""
+
+    faces: list[CompreFaceExample]
+    page_number: int
+    page_size: int
+    total_pages: int
+    total_elements: int
+
+
+class CompreFaceSubject(BaseModel):
+    """A subject; also the body that names one."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    subject: str = Field(examples=["Ada Lovelace"])
+
+
+class CompreFaceSubjects(BaseModel):
+    """All subjects."""
+
+    subjects: list[str]
+
+
+class CompreFaceUpdate(BaseModel):
+    """Whether anything was changed."""
+
+    updated: bool
+
+
+class CompreFaceDeletion(BaseModel):
+    """How many went."""
+
+    deleted: int
+
+
+def face_members(face: AnalysedFace, found: PictureFaces | Identification, options: FaceOptions) -> dict[str, Any]:
+    """Members of a `CompreFaceFace`."""
+    members: dict[str, Any] = {"box": _box(face, found.width, found.height)}
+    if "landmarks" in options.plugins:
+        members["landmarks"] = [(round(float(x)), round(float(y))) for x, y in face.detection.landmarks]
+    if "pose" in options.plugins:
+        yaw = math.degrees(math.atan2(face.quality.yaw, _NOSE_DEPTH))
+        members["pose"] = CompreFacePose(pitch=None, roll=face.quality.roll_deg, yaw=round(yaw, 1))
+    if "calculator" in options.plugins and face.embedding is not None:
+        members["embedding"] = face.embedding.tolist()
+    if options.status:
+        stages = {"detector": "detect", "calculator": "embed"}
+        members["execution_time"] = {
+            plugin: round(found.timings_ms[stage], 1) for plugin, stage in stages.items() if stage in found.timings_ms
+        }
+    return members
+
+
+def status_members(identity: ServiceIdentity, options: FaceOptions) -> dict[str, Any]:
+    """`plugins_versions`, where the status was asked for."""
+    if not options.status:
+        return {}
+    return {"plugins_versions": {"detector": identity.detector, "calculator": identity.embedder}}
+
+
+def _box(face: AnalysedFace, width: int, height: int) -> CompreFaceBox:
+    box: Box = face.detection.box
+    return CompreFaceBox(
+        probability=round(face.detection.score, 5),
+        x_min=_within(box.x, width),
+        y_min=_within(box.y, height),
+        x_max=_within(box.x + box.width, width),
+        y_max=_within(box.y + box.height, height),
+    )
+
+
+def _within(position: float, length: int) -> int:
+    return min(max(round(position), 0), length)

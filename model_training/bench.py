@@ -22,8 +22,9 @@ from model_training.open_set import open_set
 from model_training.pictures import people_in_pairs, pictures_in
 from model_training.protocols import Embed, ProtocolError, read_lfw_pairs, verification
 from model_training.speed import compare
+from model_training.thresholds import RATES, SIZES, draw, thresholds
 from service.calibration import ImpostorCurve
-from service.contract import ContractError, align
+from service.contract import ContractError, align, read_manifest
 from service.domain import Detection
 from service.vision.detection import YuNetDetector
 from service.vision.embedding import OnnxNetwork
@@ -194,6 +195,28 @@ def _embedded(paths: list[Path], embed: Embed) -> tuple[NDArray[np.float32], lis
     if not shown:
         raise typer.BadParameter("no picture shows a face")
     return np.stack([vector for vector, _ in shown]), [name for _, name in shown]
+
+
+@app.command("thresholds")
+def show_thresholds(
+    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = _MODELS / "student.onnx",
+    plot: Annotated[Path | None, typer.Option(help="Picture of rate over threshold to write, .svg or .png.")] = None,
+) -> None:
+    """The thresholds that `/identify` chooses, by gallery size and target FPIR."""
+    try:
+        scores = read_manifest(embedder).impostor_scores
+    except ContractError as error:
+        raise typer.BadParameter(str(error)) from error
+    if scores is None:
+        raise typer.BadParameter(f"the manifest of {embedder} states no impostor scores")
+    curve = ImpostorCurve.of(scores)
+    table = Table("faces", *(f"FPIR {rate:.1%}" for rate in RATES))
+    found = {(each.size, each.fpir): each.similarity for each in thresholds(curve)}
+    for size in SIZES:
+        table.add_row(f"{size:,}", *(f"{found[size, rate]:.3f}" for rate in RATES))
+    Console().print(table)
+    if plot is not None:
+        draw(curve, plot)
 
 
 if __name__ == "__main__":

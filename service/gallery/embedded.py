@@ -49,6 +49,7 @@ from service.gallery.readers import Readers
 from service.gallery.records import Enrolled, Enrolment, FaceRow
 from service.gallery.snapshot import INDEX_FOLDER, SnapshotFolder
 from service.gallery.store import Store, as_it_is
+from service.gallery.succession import take_over
 from service.gallery.vectors import checked_unit_rows
 from service.ports import Gallery, GallerySummary, SearchResult
 
@@ -132,6 +133,13 @@ class EmbeddedGallery(Gallery):
     def journal(self, *, kept_days: int) -> StoreJournal:
         """A journal in this folder; it ends with the gallery."""
         return StoreJournal(self._store, self._readers, kept_days=kept_days)
+
+    async def take_over(self, predecessor: EmbeddedGallery) -> None:
+        """Go on with another gallery's revisions, journal and answers to repeatable requests, but not its persons.
+
+        Raises StorageFull, Overloaded, NotReady.
+        """
+        await asyncio.to_thread(take_over, self._store, predecessor._store)
 
     async def enrol(
         self,

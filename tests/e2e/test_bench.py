@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.demo import VERSIONS, load_portraits
@@ -77,3 +79,14 @@ def test_a_picture_that_is_missing_is_named(lfw: Path, tmp_path: Path) -> None:
     ended = bench("verification", "--lfw-dir", lfw / "pictures", "--pairs", tmp_path / "pairs.txt")
     assert ended.returncode == 2
     assert "eileen_0009.jpg" in ended.stderr
+
+
+def test_thresholds_rise_with_the_gallery_and_fall_with_the_rate(tmp_path: Path) -> None:
+    ended = bench("thresholds", "--plot", tmp_path / "plot.svg", environment={"COLUMNS": "120"})
+    assert ended.returncode == 0, ended.stderr
+    rows = [re.findall(r"[\d.,]+", line) for line in ended.stdout.splitlines() if re.search(r"\d\.\d{3}", line)]
+    cosines = np.array([[float(value) for value in row[1:]] for row in rows])
+    assert cosines.shape == (7, 3)
+    assert (np.diff(cosines, axis=0) > 0).all()
+    assert (np.diff(cosines, axis=1) < 0).all()
+    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")

@@ -27,6 +27,7 @@ function showView() {
   const heading = byId(`heading-${shown}`);
   document.title = `${heading.textContent} · ShrinkFace`;
   heading.focus();
+  if (shown === "people") people.enter();
 }
 
 function showTheme(dark) {

@@ -5,12 +5,10 @@ import { fill, h, problemNote } from "./dom.js";
 
 let forms = 0;
 
-// A form that folds out. `enrolment`: {gallery, file(), done(answer), person?}; with a person it adds to them.
-export function enrolForm(enrolment, open) {
-  return enrolment.person ? addition(enrolment) : newPerson(enrolment, open);
-}
+// `enrolment` is {gallery, file(), done(answer)} in both: where to, what, and what comes after.
 
-function newPerson(enrolment, open) {
+// A form under `title` that folds out, for somebody new or under an id.
+export function enrolForm(enrolment, title, open) {
   const number = ++forms;
   const name = h("input", { id: `name-${number}`, maxlength: 200, required: true, autocomplete: "off" });
   const id = h("input", { id: `id-${number}`, maxlength: 128, autocomplete: "off", spellcheck: "false" });
@@ -29,13 +27,14 @@ function newPerson(enrolment, open) {
     trouble,
     submit,
   );
-  return h("details", { class: "enrol", open }, h("summary", null, "Enrol this face"), form);
+  return h("details", { class: "enrol", open }, h("summary", null, title), form);
 }
 
-function addition(enrolment) {
+// A button that adds the face to somebody enrolled.
+export function addButton(enrolment, id, name) {
   const trouble = h("div");
-  const submit = h("button", { type: "submit", class: "small", title: `Enrol it under ${enrolment.person.name}` }, "Add this face");
-  const fields = () => ({ person_id: enrolment.person.id, on_existing: "extend" });
+  const submit = h("button", { type: "submit", class: "small", title: `Enrol it under ${name}` }, "Add this face");
+  const fields = () => ({ person_id: id, on_existing: "extend" });
   return h("form", { class: "addition", onsubmit: sender(enrolment, fields, submit, trouble) }, submit, trouble);
 }
 

@@ -7,6 +7,8 @@ import { buckets, parse, quantile, total } from "./metrics.js";
 import { chosenGallery, refresh, session } from "./session.js";
 
 const EVERY_MS = 4000;
+// Over less than this a rate says nothing.
+const RATE_OVER_MS = 3000;
 const PICTURE_ROUTES = new Set([
   "/identify", "/enroll", "/v1/verify", "/v1/detect", "/v1/embeddings", "/v1/batch/identify", "/v1/batch/enroll",
 ]);
@@ -55,16 +57,23 @@ function showService(samples) {
     at: performance.now(),
     requests: total(samples, "shrinkface_requests_total", ({ route }) => PICTURE_ROUTES.has(route)),
   };
-  const grown = before === null ? -1 : seen.requests - before.requests;
-  const rate = grown < 0 ? null : (grown * 1000) / (seen.at - before.at);
-  before = seen;
+  showRate(seen);
   const latency = buckets(samples, "shrinkface_request_seconds", ({ route }) => route === "/identify");
   const recall = samples.get("shrinkface_gallery_recall_vs_exact")?.[0];
   byId("figure-requests").textContent = count(seen.requests);
-  byId("figure-rate").textContent = rate === null ? "with pictures" : `with pictures, ${rate.toFixed(1)} a second`;
   byId("figure-p50").textContent = estimate(latency, 0.5);
   byId("figure-p99").textContent = estimate(latency, 0.99);
   byId("figure-recall").textContent = recall ? share(recall.value) : "–";
+}
+
+function showRate(seen) {
+  if (before !== null && seen.requests >= before.requests) {
+    const passed = seen.at - before.at;
+    if (passed < RATE_OVER_MS) return;
+    const rate = ((seen.requests - before.requests) * 1000) / passed;
+    byId("figure-rate").textContent = `with pictures, ${rate.toFixed(1)} a second`;
+  }
+  before = seen;
 }
 
 function estimate(cumulative, q) {

@@ -2,7 +2,7 @@
 
 import { call, Problem } from "./api.js";
 import { byId, fill, h, pairs, problemNote, say } from "./dom.js";
-import { enrolForm } from "./enrol.js";
+import { addButton, enrolForm } from "./enrol.js";
 import { count, counted, milliseconds, odds, score } from "./format.js";
 import { decoded } from "./orientation.js";
 import { openPerson } from "./people.js";
@@ -200,11 +200,15 @@ function card(face, index) {
     file: () => (oneFile ? looked.file : faceFile(bitmap, boxes, index)),
     done: enrolled,
   };
+  const enrollable = oneFile || alike(looked);
   if (known) {
-    enrolment.person = { id: best.person_id, name: nameOf(face) };
-    node.append(h("button", { type: "button", class: "small", onclick: () => openPerson(best.person_id) }, "Open person"));
+    const open = h("button", { type: "button", class: "small", onclick: () => openPerson(best.person_id) }, "Open person");
+    node.append(h("div", { class: "bar" }, open, enrollable ? addButton(enrolment, best.person_id, nameOf(face)) : null));
   }
-  if (oneFile || alike(looked)) node.append(enrolForm(enrolment, !known && answer.faces.length === 1));
+  if (enrollable) {
+    const title = known ? "Enrol as somebody else" : "Enrol this face";
+    node.append(enrolForm(enrolment, title, !known && answer.faces.length === 1));
+  }
   return node;
 }
 

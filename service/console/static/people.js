@@ -42,6 +42,9 @@ export function start() {
   session.addEventListener("people", load);
 }
 
+// Called whenever the view is entered: others may have enrolled somebody.
+export const enter = () => load();
+
 // Shows a person in this view.
 export function openPerson(id) {
   location.hash = "#people";

@@ -48,7 +48,7 @@ function render(names) {
   const options = names.length > 0 ? names : [""];
   // Left alone while it says the same: an open list would close.
   const shown = [...select.options].map(({ value }) => value);
-  if (shown.join("/") !== options.join("/")) {
+  if (JSON.stringify(shown) !== JSON.stringify(options)) {
     fill(select, options.map((name) => h("option", { value: name }, name || "none yet")));
   }
   select.value = state.chosen;

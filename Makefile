@@ -6,13 +6,16 @@ CONSTRAINTS := constraints/constraints.txt
 LFW_DIR ?=
 PAIRS ?=
 BENCH_ARGS ?=
+IMAGE_ARGS ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-gallery bench-gallery-variants bench-folder clean
+.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-gallery bench-gallery-variants bench-folder image compose-test k8s-validate clean
 
 help:
 	@echo "make demo | run | test | test-slow | test-milvus | torture | lint | type | arch"
 	@echo "make bench LFW_DIR=... PAIRS=... | bench-gallery[-variants] | bench-folder"
+	@echo "make image | compose-test | k8s-validate"
 
 $(VENV)/.base: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -87,6 +90,19 @@ bench-gallery: $(VENV)/.bench
 bench-gallery-variants: $(VENV)/.bench
 	$(BIN)/python -m tests.load.gallery run --variants --out runs/bench-gallery-variants.jsonl \
 		--plot runs/bench-gallery-variants.svg $(BENCH_ARGS)
+
+# Of the service; IMAGE_ARGS="--build-arg EXTRAS=milvus -t ..." makes another.
+image:
+	docker build -f docker/Dockerfile -t shrinkface:$(VERSION) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse HEAD) $(IMAGE_ARGS) .
+
+# Builds the image and puts the service through its paces as docker-compose.yml runs it: a minute after the build.
+compose-test: $(VENV)/.base
+	docker/compose-test.sh $$($(BIN)/python -c 'import matplotlib; print(matplotlib.get_data_path())')/sample_data/grace_hopper.jpg
+
+# Manifests, compose file, Dockerfiles and dashboard, without a cluster; kubectl is asked as well where there is one.
+k8s-validate: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/deploy
 
 clean:
 	rm -rf $(VENV) $(VENV)-milvus-server build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

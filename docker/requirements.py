@@ -1,6 +1,6 @@
 """Print what the project needs from the package index, so that images install it in a layer of its own.
 
-    python requirements.py pyproject.toml --extra milvus --without onnxruntime
+python requirements.py pyproject.toml --extra milvus --without onnxruntime
 """
 
 from __future__ import annotations

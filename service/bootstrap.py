@@ -14,10 +14,12 @@ from service.cache import NullCache, RedisCache
 from service.calibration import ImpostorCurve
 from service.contract import ContractError, read_manifest, sha256_of_file
 from service.domain import DomainError, ServiceIdentity, StorageUnusable
+from service.gallery.active import Place, place_of, read_places
 from service.gallery.embedded import EmbeddedGallery
 from service.identification import CustodyService, EnrolmentService, FaceReader, IdentificationService
 from service.journal import LogJournal
-from service.ports import EmbeddingCache, Gallery, Journal
+from service.migration import Gate, GuardedGallery, LinkedCache, Migration, ServedJournal, Side
+from service.ports import EmbeddingCache, Gallery, Journal, PictureAnalyser
 from service.settings import Settings
 from service.telemetry import BATCH_SIZE, GALLERY_RECALL
 from service.vision.analysis import ThreadedAnalyser
@@ -41,6 +43,7 @@ class Container:
     custody: CustodyService
     gallery: Gallery
     journal: Journal
+    migration: Migration[Container] | None = None
 
 
 async def build(settings: Settings, stack: AsyncExitStack) -> Container:
@@ -51,14 +54,6 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         SpaceMismatch, FolderInUse, StorageUnusable: the data folder cannot be served.
         GalleryUnavailable: Milvus does not answer.
     """
-    network = await asyncio.to_thread(
-        OnnxNetwork, settings.embedder_path, threads=settings.embed_threads, providers=settings.providers
-    )
-    scores = network.manifest.impostor_scores
-    if scores is None:
-        raise ContractError(
-            f"the manifest of {settings.embedder_path} states no impostor scores; export the model again"
-        )
     detector = await asyncio.to_thread(
         YuNetDetector,
         settings.detector_path,
@@ -66,14 +61,151 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         max_side_px=settings.detection_max_side_px,
         instances=settings.vision_workers,
     )
-    # Opened before what uses it and so closed after: an enrolment in flight can still be stored.
-    gallery, journal = await asyncio.to_thread(_open_gallery, settings, network)
-    stack.push_async_callback(gallery.close)
-    stack.push_async_callback(journal.close)
-    cache = _cache(settings, network)
-    stack.push_async_callback(cache.close)
+    detector_name = await asyncio.to_thread(_detector_name, settings.detector_path)
     access = await asyncio.to_thread(_access, settings)
     stack.push_async_callback(access.close)
+    analyser = ThreadedAnalyser(
+        detector,
+        limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.min_image_side_px),
+        gate=QualityGate(min_detection_score=settings.detection_threshold),
+        workers=settings.vision_workers,
+        max_pending=settings.vision_max_pending,
+        deadline_s=settings.queue_deadline_s,
+    )
+    stack.push_async_callback(analyser.close)
+    shared = _Shared(settings, access, analyser, detector_name)
+    container = await (_on_folder(shared, stack) if settings.milvus_uri is None else _on_milvus(shared, stack))
+    served = _Served(container)
+    if container.migration is not None:
+        container.migration.on_switch(served.adopt)
+    stack.push_async_callback(_ended, asyncio.create_task(_look_after(served, settings.sweep_every_s)))
+    return container
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What serves, whichever model does."""
+
+    settings: Settings
+    access: Access
+    analyser: PictureAnalyser
+    detector_name: str
+
+
+class _Served:
+    """What is served at the moment."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+
+    def adopt(self, container: Container) -> None:
+        self.container = container
+
+
+async def _on_folder(shared: _Shared, stack: AsyncExitStack) -> Container:
+    """The embedded gallery, by the model that the data folder was last switched to."""
+    settings = shared.settings
+    places = await asyncio.to_thread(read_places, settings.data_dir, settings.embedder_path)
+    gate = Gate()
+
+    async def open_side(place: Place) -> Side[Container]:
+        return await _side(settings, place, gate)
+
+    active = await open_side(places.active)
+    # Opened before what uses it and so closed after: an enrolment in flight can still be stored.
+    async with AsyncExitStack() as undo:
+        undo.push_async_callback(active.stack.aclose)
+        beside = places.previous or places.pending
+        other = await open_side(beside) if beside is not None else None
+        undo.pop_all()
+    journal = ServedJournal(active.journal, gate)
+
+    async def serve(side: Side[Container]) -> Container:
+        return await _container(
+            shared, side.place.embedder, side.guard, journal, side.cache, side.stack, migration=migration
+        )
+
+    migration: Migration[Container] = Migration(
+        settings.data_dir,
+        places,
+        active,
+        other,
+        gate=gate,
+        journal=journal,
+        open_side=open_side,
+        serve=serve,
+        grace_s=settings.queue_deadline_s,
+    )
+    stack.push_async_callback(migration.close)
+    active.container = await serve(active)
+    return active.container
+
+
+async def _side(settings: Settings, place: Place, gate: Gate) -> Side[Container]:
+    gallery = await asyncio.to_thread(
+        EmbeddedGallery.open,
+        settings.data_dir / place.folder,
+        space_id=place.space_id,
+        dimension=place.dimension,
+        max_pending=settings.max_pending_writes,
+        exact_up_to=settings.gallery_exact_up_to,
+        matrix=settings.gallery_matrix,
+        on_recall=GALLERY_RECALL.set,
+        progress=_ProgressLog(),
+    )
+    cache = LinkedCache(_cache(settings, place.space_id, place.dimension))
+    stack = AsyncExitStack()
+    stack.push_async_callback(gallery.close)
+    stack.push_async_callback(cache.close)
+    journal = gallery.journal(kept_days=settings.journal_days)
+    return Side(place, gallery, GuardedGallery(gallery, gate), journal, cache, stack)
+
+
+async def _on_milvus(shared: _Shared, stack: AsyncExitStack) -> Container:
+    settings = shared.settings
+    place = await asyncio.to_thread(place_of, settings.embedder_path)
+    gallery = await asyncio.to_thread(_open_milvus, settings, place)
+    stack.push_async_callback(gallery.close)
+    cache = _cache(settings, place.space_id, place.dimension)
+    stack.push_async_callback(cache.close)
+    return await _container(shared, settings.embedder_path, gallery, LogJournal(), cache, stack, migration=None)
+
+
+def _open_milvus(settings: Settings, place: Place) -> Gallery:
+    try:
+        from service.gallery.milvus.gallery import MilvusGallery  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise StorageUnusable(f"a gallery in Milvus needs: pip install 'shrinkface[milvus]' ({error})") from error
+    assert settings.milvus_uri is not None
+    return MilvusGallery.open(
+        settings.milvus_uri,
+        token=settings.milvus_token.get_secret_value(),
+        prefix=settings.milvus_prefix,
+        space_id=place.space_id,
+        dimension=place.dimension,
+        timeout_s=settings.milvus_timeout_s,
+        max_pending=settings.max_pending_writes,
+    )
+
+
+async def _container(
+    shared: _Shared,
+    embedder_path: Path,
+    gallery: Gallery,
+    journal: Journal,
+    cache: EmbeddingCache,
+    stack: AsyncExitStack,
+    *,
+    migration: Migration[Container] | None,
+) -> Container:
+    """What serves one model's gallery; `stack` closes what this opens."""
+    settings = shared.settings
+    network = await asyncio.to_thread(
+        OnnxNetwork, embedder_path, threads=settings.embed_threads, providers=settings.providers
+    )
+    scores = network.manifest.impostor_scores
+    if scores is None:
+        raise ContractError(f"the manifest of {embedder_path} states no impostor scores; export the model again")
     embedder = BatchedEmbedder(
         network,
         max_batch=settings.embed_max_batch,
@@ -83,30 +215,18 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         on_batch=BATCH_SIZE.observe,
     )
     stack.push_async_callback(embedder.close)
-    gate = QualityGate(min_detection_score=settings.detection_threshold)
-    analyser = ThreadedAnalyser(
-        detector,
-        limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.min_image_side_px),
-        gate=gate,
-        workers=settings.vision_workers,
-        max_pending=settings.vision_max_pending,
-        deadline_s=settings.queue_deadline_s,
-    )
-    stack.push_async_callback(analyser.close)
     curve = ImpostorCurve.of(scores)
-    reader = FaceReader(analyser, embedder, cache, max_faces=settings.max_faces)
-    custody = CustodyService(gallery, cache, journal)
-    stack.push_async_callback(_ended, asyncio.create_task(_look_after(custody, settings.sweep_every_s)))
+    reader = FaceReader(shared.analyser, embedder, cache, max_faces=settings.max_faces)
     identity = ServiceIdentity(
         embedder=network.manifest.name,
-        detector=await asyncio.to_thread(_detector_name, settings.detector_path),
+        detector=shared.detector_name,
         space_id=network.space_id,
         dimension=network.dimension,
     )
     return Container(
         settings=settings,
         identity=identity,
-        access=access,
+        access=shared.access,
         enrolment=EnrolmentService(
             reader,
             gallery,
@@ -118,49 +238,24 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         identification=IdentificationService(
             reader, gallery, curve, target_fpir=settings.target_fpir, quality_gate=settings.quality_gate
         ),
-        custody=custody,
+        custody=CustodyService(gallery, cache, journal),
         gallery=gallery,
         journal=journal,
+        migration=migration,
     )
 
 
-def _open_gallery(settings: Settings, network: OnnxNetwork) -> tuple[Gallery, Journal]:
-    if settings.milvus_uri is None:
-        embedded = EmbeddedGallery.open(
-            settings.data_dir,
-            space_id=network.space_id,
-            dimension=network.dimension,
-            max_pending=settings.max_pending_writes,
-            exact_up_to=settings.gallery_exact_up_to,
-            matrix=settings.gallery_matrix,
-            on_recall=GALLERY_RECALL.set,
-            progress=_ProgressLog(),
-        )
-        return embedded, embedded.journal(kept_days=settings.journal_days)
-    try:
-        from service.gallery.milvus.gallery import MilvusGallery  # noqa: PLC0415 - an optional extra
-    except ImportError as error:
-        raise StorageUnusable(f"a gallery in Milvus needs: pip install 'shrinkface[milvus]' ({error})") from error
-    in_milvus = MilvusGallery.open(
-        settings.milvus_uri,
-        token=settings.milvus_token.get_secret_value(),
-        prefix=settings.milvus_prefix,
-        space_id=network.space_id,
-        dimension=network.dimension,
-        timeout_s=settings.milvus_timeout_s,
-        max_pending=settings.max_pending_writes,
-    )
-    return in_milvus, LogJournal()
-
-
-async def _look_after(custody: CustodyService, every_s: float) -> None:
+async def _look_after(served: _Served, every_s: float) -> None:
     """Erase what has expired and prune the journal, for as long as the service runs."""
     loop = asyncio.get_running_loop()
     prune_at = loop.time()
     # Until the task is cancelled.
     while True:
         try:
-            while await custody.erase_expired():
+            custody = served.container.custody
+            erased = True
+            while erased:
+                erased = bool(await custody.erase_expired())
                 await asyncio.sleep(0)
             if loop.time() >= prune_at:
                 prune_at = loop.time() + _PRUNE_EVERY_S
@@ -204,13 +299,13 @@ class _ProgressLog:
             self._next = done // (total / 10) / 10 + 0.1
 
 
-def _cache(settings: Settings, network: OnnxNetwork) -> EmbeddingCache:
+def _cache(settings: Settings, space_id: str, dimension: int) -> EmbeddingCache:
     if settings.redis_url is None:
         return NullCache()
     return RedisCache(
         str(settings.redis_url),
-        space_id=network.space_id,
-        dimension=network.dimension,
+        space_id=space_id,
+        dimension=dimension,
         timeout_s=settings.redis_timeout_s,
         ttl_s=settings.redis_ttl_s,
     )

@@ -14,7 +14,7 @@ from service import bootstrap
 from service.api import compreface, problems
 from service.api.dependencies import RunningService
 from service.api.middleware import RequestContext
-from service.api.routes import batch, galleries, journal, operations, persons, recognition, transfers
+from service.api.routes import batch, galleries, journal, migration, operations, persons, recognition, transfers
 from service.bootstrap import Container
 from service.console import routes as console
 from service.settings import Settings
@@ -43,7 +43,10 @@ def create_app(settings: Settings, builder: Builder = bootstrap.build) -> FastAP
         async with AsyncExitStack() as stack:
             container = await builder(settings, stack)
             _log.info("ready", space_id=container.identity.space_id, embedder=container.identity.embedder)
-            yield {"running": RunningService(container)}
+            running = RunningService(container)
+            if container.migration is not None:
+                container.migration.on_switch(running.adopt)
+            yield {"running": running}
             _log.info("stopping")
 
     app = FastAPI(
@@ -55,7 +58,18 @@ def create_app(settings: Settings, builder: Builder = bootstrap.build) -> FastAP
     )
     routers = [
         module.router
-        for module in (recognition, batch, galleries, persons, transfers, journal, operations, compreface, console)
+        for module in (
+            recognition,
+            batch,
+            galleries,
+            persons,
+            transfers,
+            journal,
+            migration,
+            operations,
+            compreface,
+            console,
+        )
     ]
     problems.install(app, [route for router in routers for route in router.routes])
     for router in routers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -10,6 +11,7 @@ from service.access import Access
 from service.bootstrap import Container
 from service.domain import GALLERY_NAME, PERSON_ID, ServiceIdentity, check_gallery_name
 from service.identification import CustodyService, EnrolmentService, IdentificationService
+from service.migration import Migration
 from service.ports import Gallery, Journal
 from service.settings import Settings
 
@@ -18,6 +20,12 @@ class RunningService:
     """The container as routes need it."""
 
     def __init__(self, container: Container) -> None:
+        # Keys of repeatable requests that are being worked on.
+        self.in_progress: set[str] = set()
+        self.adopt(container)
+
+    def adopt(self, container: Container) -> None:
+        """Serve another container from the next request on."""
         self.settings: Settings = container.settings
         self.identity: ServiceIdentity = container.identity
         self.access: Access = container.access
@@ -26,8 +34,7 @@ class RunningService:
         self.custody: CustodyService = container.custody
         self.gallery: Gallery = container.gallery
         self.journal: Journal = container.journal
-        # Keys of repeatable requests that are being worked on.
-        self.in_progress: set[str] = set()
+        self.migration: Migration[Container] | None = container.migration
 
     def gallery_name(self, asked: str | None) -> str:
         """The gallery that a request means, checked."""
@@ -39,8 +46,9 @@ class RunningService:
 
 
 def _running(request: Request) -> RunningService:
+    # As it is now: a request is answered by one model from beginning to end, also when the model is changed meanwhile.
     running: RunningService = request.state.running
-    return running
+    return copy(running)
 
 
 Running = Annotated[RunningService, Depends(_running)]

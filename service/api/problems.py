@@ -56,6 +56,8 @@ STATUS_OF_CODE: Final[Mapping[str, tuple[int, str]]] = {
     "forbidden": (403, "The API key does not allow this"),
     "rate-limited": (429, "Too many requests"),
     "space-mismatch": (409, "The embeddings are of another model"),
+    "migration-conflict": (409, "The change of model is not at that point"),
+    "migration-unsupported": (409, "The model cannot be changed while the service runs"),
     "overloaded": (503, "The service is overloaded"),
     "gallery-unavailable": (503, "The gallery does not answer"),
     "not-ready": (503, "The service is not ready"),

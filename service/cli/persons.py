@@ -71,7 +71,8 @@ def show_person(connection: Connection, person_id: PersonId, gallery: Gallery = 
         print_json({**person.model_dump(mode="json"), "faces": [face.model_dump(mode="json") for face in faces]})
         return
     say(f"{person.person_id} in {person.gallery}: {person.name or 'nameless'}, revision {person.revision}")
-    print_table(("metadata", "value"), person.metadata.items())
+    if person.metadata:
+        print_table(("metadata", "value"), person.metadata.items())
     rows = [
         (
             face.face_id,

@@ -227,3 +227,15 @@ class FolderInUse(DomainError):
     """Another process owns the data folder."""
 
     code = "folder-in-use"
+
+
+class MigrationConflict(DomainError):
+    """The change of model is not at a point where this can be done."""
+
+    code = "migration-conflict"
+
+
+class MigrationUnsupported(DomainError):
+    """A gallery that cannot change its model while the service runs."""
+
+    code = "migration-unsupported"

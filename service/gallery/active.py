@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.contract import read_manifest
+from service.contract import ContractError, read_manifest
 from service.domain import StorageUnusable
 from service.gallery.folder import sync_folder
 from service.gallery.schema import DATABASE_FILE
@@ -80,12 +80,11 @@ def place_of(embedder: Path, folder: str | None = None) -> Place:
     """The place for a model: by default the folder that is named after its space.
 
     Raises:
-        ContractError: there is no such model, or it is not what its manifest says.
-        StorageUnusable: it is a model without an embedding space.
+        ContractError: there is no such embedder, or it is not what its manifest says.
     """
     manifest = read_manifest(embedder)
     if manifest.space_id is None or manifest.dimension is None:
-        raise StorageUnusable(f"{embedder} is not an embedder", embedder=str(embedder))
+        raise ContractError(f"{embedder} is not an embedder")
     return Place(
         folder=folder or f"{SPACES_FOLDER}/{manifest.space_id}",
         embedder=embedder.resolve(),

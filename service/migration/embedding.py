@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ Vector = NDArray[np.float32]
 
 BATCH = 8
 
-# The lowest there is: whatever answers a request goes first.
-_NICENESS = 19
+# Whatever answers a request goes first.
+_NICENESS = 10
 # Of the time that a batch took, how much to rest afterwards.
 _REST = 0.5
 
@@ -77,7 +78,9 @@ class CropEmbedder:
 
 def _low_priority() -> None:
     # Linux gives each thread a priority of its own; elsewhere the rests have to do.
-    with contextlib.suppress(OSError, AttributeError):
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 

@@ -1,4 +1,4 @@
-"""The gallery as it is served while models change: changes can be held back, and erasures reach the folder beside it."""
+"""The gallery as it is served while models change: changes can be held back, erasures reach the folder beside it."""
 
 from __future__ import annotations
 

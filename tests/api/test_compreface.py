@@ -16,6 +16,8 @@ from service.access import KeyFile, Scope
 from service.api.app import create_app
 from service.api.compreface.ids import face_ids_of, image_id_of, moved_face_id, person_id_of, subject_of
 from service.api.compreface.similarity import similarity_of
+from service.domain import Overloaded, RevisionMismatch, StorageUnusable
+from service.identification import CustodyService
 from service.settings import Settings
 from tests.api.conftest import build_fake, face_tile, photo
 from tests.api.test_galleries import enrol
@@ -372,3 +374,23 @@ def test_similarity_grows_with_the_cosine_and_is_a_half_at_the_threshold() -> No
         assert values[-1] <= 1
     # A cosine may be past 1 by rounding.
     assert similarity_of(1.0000001, 0.4) == similarity_of(1.0, 0.4) > 0.999
+
+
+def test_what_compreface_has_no_answer_for_keeps_its_status(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error, answer in (
+        (RevisionMismatch("changed"), (412, 0)),
+        (Overloaded("full", retry_after_s=2), (503, 41)),
+        (StorageUnusable("the disk is gone"), (500, 0)),
+    ):
+
+        async def fails(*_: object, failure: Exception = error, **__: object) -> None:
+            raise failure
+
+        monkeypatch.setattr(CustodyService, "add_person", fails)
+        told_of = client.post(SUBJECTS, json={"subject": "ada"})
+        assert told(told_of) == answer
+        assert told_of.headers.get("retry-after") == ("2" if answer[0] == 503 else None)
+        # What is wrong with the storage is for the log.
+        assert "disk" not in told_of.text

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from service.api.problems import documented
+from service.api.problems import STATUS_OF_CODE, documented
 from service.api.rendering import FastJSONResponse
 from service.domain import DomainError
 
@@ -67,7 +67,7 @@ _MEANINGS = {
     503: "Code 41: the service is overloaded or not ready",
     507: "The storage is full",
 }
-_DEFAULT = (500, _UNDEFINED, "Something went wrong, please try again")
+_FAILED = "Something went wrong, please try again"
 
 _log = structlog.get_logger()
 
@@ -126,9 +126,12 @@ def _told(request: Request, error: DomainError) -> Response:
         if request.headers.get("x-api-key") is None and request.headers.get("authorization") is None:
             return _answer(401, _MISSING_HEADER, "Missing header: x-api-key", {"WWW-Authenticate": "Bearer"})
         return _answer(401, _SERVICE_NOT_FOUND, error.message, {"WWW-Authenticate": "Bearer"})
-    status, code, message = _ANSWERS.get(error.code, _DEFAULT)
+    # What has no answer of CompreFace's keeps its status.
+    elsewhere = STATUS_OF_CODE.get(error.code, STATUS_OF_CODE["internal-error"])[0]
+    status, code, message = _ANSWERS.get(error.code, (elsewhere, _UNDEFINED, None))
     if status == 500:
         _log.error("request failed", problem=error.code, reason=error.message)
+        message = _FAILED
     headers = {"Retry-After": str(error.details["retry_after_s"])} if "retry_after_s" in error.details else {}
     return _answer(status, code, message if message is not None else error.message, headers)
 

@@ -25,7 +25,7 @@ export const hasKey = () => key !== null;
 
 export const locked = () => needed && key === null;
 
-// Makes a call and gives {body, etag}. Where the service wants a key, asks for one and calls again; `quiet` calls do not.
+// Makes a call and gives {body, etag}. Where the service wants a key, asks for one and calls again, unless `quiet`.
 //   json, form: the body; as: "json", "text" or "blob"; headers, signal: as in fetch.
 export async function call(method, path, options = {}) {
   for (;;) {

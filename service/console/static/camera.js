@@ -39,8 +39,8 @@ async function open(show) {
     if (left) stop();
     else video.srcObject = stream;
   } catch (refused) {
-    error.textContent =
-      refused.name === "NotAllowedError" ? "The browser was not allowed to use the camera." : "No camera could be used.";
+    const forbidden = refused.name === "NotAllowedError";
+    error.textContent = forbidden ? "The browser was not allowed to use the camera." : "No camera could be used.";
   }
 }
 

@@ -28,6 +28,7 @@ function showView() {
   document.title = `${heading.textContent} · ShrinkFace`;
   heading.focus();
   if (shown === "people") people.enter();
+  if (shown === "identify") identify.enter();
 }
 
 function showTheme(dark) {

@@ -15,7 +15,11 @@ export function enrolForm(enrolment, title, open) {
   const extend = h("input", { type: "checkbox", autocomplete: "off" });
   const trouble = h("div");
   const submit = h("button", { type: "submit", class: "primary" }, "Enrol");
-  const fields = () => ({ name: name.value.trim(), person_id: id.value.trim(), on_existing: extend.checked ? "extend" : "" });
+  const fields = () => ({
+    name: name.value.trim(),
+    person_id: id.value.trim(),
+    on_existing: extend.checked ? "extend" : "",
+  });
   const form = h(
     "form",
     { autocomplete: "off", onsubmit: sender(enrolment, fields, submit, trouble) },

@@ -63,12 +63,13 @@ function showReceipt(dialog, heading, body, receipt) {
     ["Revision", count(receipt.revision)],
     ["Erased", when(receipt.erased_at)],
   ];
+  const close = h("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close");
   heading.textContent = "Receipt";
   fill(
     body,
     h("p", null, "Nothing of it is left on disk. Removed were:"),
     h("dl", { class: "receipt" }, pairs(entries)),
-    h("div", { class: "bar end" }, h("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close")),
+    h("div", { class: "bar end" }, close),
   );
   heading.focus();
 }

@@ -18,8 +18,8 @@ export function start() {
   byId("new-gallery").addEventListener("submit", async (event) => {
     event.preventDefault();
     const wanted = name.value.trim();
-    const made = await attempt(byId("galleries-problem"), () => call("POST", "v1/galleries", { json: { name: wanted } }));
-    if (!made) return;
+    const make = () => call("POST", "v1/galleries", { json: { name: wanted } });
+    if (!(await attempt(byId("galleries-problem"), make))) return;
     name.value = "";
     await refresh();
     choose(wanted);
@@ -35,7 +35,7 @@ function render() {
     h(
       "tr",
       gallery.name === chosen() ? { class: "chosen" } : null,
-      h("th", { scope: "row" }, h("button", { type: "button", class: "link", onclick: () => look(gallery.name) }, gallery.name)),
+      h("th", { scope: "row" }, link(gallery.name)),
       h("td", { class: "figure" }, count(gallery.persons)),
       h("td", { class: "figure" }, count(gallery.faces)),
       h("td", { class: "wide" }, gallery.settings.target_fpir ? odds(gallery.settings.target_fpir) : "default"),
@@ -59,6 +59,10 @@ function render() {
   byId("no-galleries").hidden = rows.length > 0;
 }
 
+function link(name) {
+  return h("button", { type: "button", class: "link", onclick: () => look(name) }, name);
+}
+
 function action(name, label, act) {
   return h("button", { type: "button", class: "small", "aria-label": label, title: label, onclick: act }, icon(name));
 }
@@ -71,10 +75,13 @@ function look(name) {
 async function configure(gallery) {
   const dialog = byId("dialog");
   const { settings } = gallery;
-  const fpir = h("input", { id: "set-fpir", type: "number", min: "0", max: "1", step: "any", value: settings.target_fpir ?? "", autocomplete: "off", placeholder: "as the service says" });
-  const gate = h("select", { id: "set-gate", autocomplete: "off" }, GATES.map(([value, label]) => h("option", { value }, label)));
+  const number = { type: "number", min: "0", max: "1", step: "any", placeholder: "as the service says" };
+  const fpir = h("input", { id: "set-fpir", ...number, value: settings.target_fpir, autocomplete: "off" });
+  const levels = GATES.map(([value, label]) => h("option", { value }, label));
+  const gate = h("select", { id: "set-gate", autocomplete: "off" }, levels);
   gate.value = settings.quality_gate ?? "";
   const crops = h("input", { type: "checkbox", checked: settings.keep_crops, autocomplete: "off" });
+  const range = h("span", { class: "hint" }, "(between 0 and 1)");
   const trouble = h("div");
   const save = async (event) => {
     event.preventDefault();
@@ -97,7 +104,7 @@ async function configure(gallery) {
     h(
       "form",
       { onsubmit: save },
-      h("label", { for: "set-fpir" }, "Target rate of false positives ", h("span", { class: "hint" }, "(between 0 and 1)")),
+      h("label", { for: "set-fpir" }, "Target rate of false positives ", range),
       fpir,
       h("label", { for: "set-gate" }, "Quality a face must have to be enrolled"),
       gate,

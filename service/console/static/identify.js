@@ -1,11 +1,10 @@
 // The view that says who is in a picture.
 
 import { call, Problem } from "./api.js";
+import { conflictNote, faceCard, nameOf, turnedNote } from "./cards.js";
 import { byId, fill, h, pairs, problemNote, say } from "./dom.js";
-import { addButton, enrolForm } from "./enrol.js";
 import { count, counted, milliseconds, odds, score } from "./format.js";
 import { decoded } from "./orientation.js";
-import { openPerson } from "./people.js";
 import { draw, faceFile, thumbnail } from "./picture.js";
 import { chosen, refresh, session, tell } from "./session.js";
 
@@ -19,6 +18,8 @@ const NARROW_SHARE = 0.6;
 let looked = null;
 let running = new AbortController();
 let shows = 0;
+// Whether the answer may name somebody who has been renamed or erased since.
+let stale = false;
 
 export function start() {
   const stage = byId("stage");
@@ -47,8 +48,14 @@ export function start() {
   byId("fpir").addEventListener("change", again);
   byId("exact").addEventListener("change", again);
   session.addEventListener("chosen", again);
+  session.addEventListener("people", () => (stale = true));
   new ResizeObserver(paint).observe(stage);
   byId("picture").addEventListener("click", (event) => point(faceAt(event.offsetX, event.offsetY), true));
+}
+
+// Called whenever the view is entered.
+export function enter() {
+  if (stale) again();
 }
 
 // Shows a picture and asks who is in it.
@@ -85,6 +92,7 @@ async function again() {
   running = new AbortController();
   const { signal } = running;
   const asked = looked;
+  stale = false;
   asked.answer = null;
   fill(byId("outcome"));
   render();
@@ -110,7 +118,7 @@ async function again() {
   }
 }
 
-// Whether the boxes are in the pixels that are shown: browser and service may read tags that turn a picture differently.
+// Whether boxes are in the pixels that are shown: browser and service may differ about a tag that turns the picture.
 function alike({ answer, bitmap }) {
   return answer !== null && answer.width === bitmap.width && answer.height === bitmap.height;
 }
@@ -122,7 +130,7 @@ function render() {
   byId("picture").hidden = false;
   byId("stage").classList.add("shown");
   byId("no-faces").hidden = true;
-  fill(byId("faces"), faces.map(card));
+  fill(byId("faces"), faces.map(cardOf));
   byId("heading-faces").textContent = answer ? counted(answer.faces_total, "face", "faces") : "Faces";
   if (answer && answer.faces_total > faces.length) {
     byId("faces").append(h("li", { class: "hint" }, `and ${count(answer.faces_total - faces.length)} smaller ones`));
@@ -154,7 +162,7 @@ function paint() {
   const faces = (alike(looked) ? answer.faces : []).map((face) => ({
     box: face.box,
     known: face.decision.identified,
-    label: face.decision.identified ? `${nameOf(face)}  ${score(face.matches[0].similarity)}` : "unknown",
+    label: face.decision.identified ? `${nameOf(face)}  ${score(face.matches[0].similarity)}` : nameOf(face),
   }));
   // On narrow pages the frame follows the picture, elsewhere the picture the frame.
   const height = matchMedia(NARROW).matches ? window.innerHeight * NARROW_SHARE : stage.clientHeight;
@@ -169,97 +177,19 @@ function described(answer) {
   return `The picture with ${counted(answer.faces.length, "face", "faces")}: ${answer.faces.map(nameOf).join(", ")}`;
 }
 
-function nameOf({ decision, matches }) {
-  if (!decision.identified) return "unknown";
-  const match = matches.find(({ person_id: id }) => id === decision.person_id);
-  return match?.name || decision.person_id;
-}
-
-function card(face, index) {
-  const { answer, bitmap } = looked;
-  const known = face.decision.identified;
-  const best = face.matches[0];
-  const node = h(
-    "li",
-    { class: known ? "face known" : "face", onmouseenter: () => point(index), onfocusin: () => point(index) },
-    h(
-      "div",
-      { class: "face-head" },
-      alike(looked) ? thumbnail(bitmap, face.box, THUMBNAIL_PX) : null,
-      h("div", null, h("h3", null, known ? nameOf(face) : "Unknown"), h("p", null, verdict(face))),
-    ),
-    face.quality.issues.length > 0
-      ? h("p", { class: "issues" }, face.quality.issues.map((issue) => h("span", null, issue.replaceAll("-", " "))))
-      : null,
-    face.matches.length > 0 ? candidates(face, index) : null,
-  );
-  const oneFile = answer.faces_total === 1;
+function cardOf(face, index) {
+  const { answer, bitmap, file } = looked;
+  const alone = answer.faces_total === 1;
+  const shown = alike(looked);
   const boxes = answer.faces.map(({ box }) => box);
-  const enrolment = {
-    gallery: answer.gallery,
-    file: () => (oneFile ? looked.file : faceFile(bitmap, boxes, index)),
-    done: enrolled,
-  };
-  const enrollable = oneFile || alike(looked);
-  if (known) {
-    const open = h("button", { type: "button", class: "small", onclick: () => openPerson(best.person_id) }, "Open person");
-    node.append(h("div", { class: "bar" }, open, enrollable ? addButton(enrolment, best.person_id, nameOf(face)) : null));
-  }
-  if (enrollable) {
-    const title = known ? "Enrol as somebody else" : "Enrol this face";
-    node.append(enrolForm(enrolment, title, !known && answer.faces.length === 1));
-  }
-  return node;
-}
-
-function verdict({ decision, matches }) {
-  if (matches.length === 0) return "Nobody is enrolled to compare with.";
-  const [best] = matches;
-  if (decision.identified) return `${score(best.similarity)}, chance of a stranger ${odds(best.fpir)}`;
-  const nearest = best.name || best.person_id;
-  return `Nearest is ${nearest}, ${score(best.similarity)}; the threshold is ${score(decision.threshold)}`;
-}
-
-function candidates({ matches, decision }) {
-  const rows = matches.map(({ name, person_id: id, similarity, fpir }) =>
-    h(
-      "tr",
-      similarity >= decision.threshold ? { class: "over" } : null,
-      h("th", { scope: "row" }, name || h("code", null, id)),
-      h("td", { class: "figure" }, score(similarity, 3)),
-      h("td", { class: "figure" }, odds(fpir)),
-    ),
-  );
-  return h(
-    "details",
-    null,
-    h("summary", null, counted(matches.length, "candidate", "candidates")),
-    h(
-      "table",
-      null,
-      h(
-        "thead",
-        null,
-        h(
-          "tr",
-          null,
-          h("th", { scope: "col" }, "Person"),
-          h("th", { scope: "col", class: "figure" }, "Similarity"),
-          h("th", { scope: "col", class: "figure" }, "Stranger"),
-        ),
-      ),
-      h("tbody", null, rows),
-    ),
-  );
-}
-
-function turnedNote() {
-  return h(
-    "div",
-    { class: "problem warn", role: "alert" },
-    h("strong", null, "Boxes cannot be shown"),
-    h("p", null, "This browser and the service turn this picture differently."),
-  );
+  // The picture itself where nobody else is in it; else what is cut out of it, if it is known where that is.
+  const cut = () => (alone ? file : faceFile(bitmap, boxes, index));
+  return faceCard(face, {
+    thumbnail: shown ? thumbnail(bitmap, face.box, THUMBNAIL_PX) : null,
+    point: () => point(index),
+    unfolded: answer.faces.length === 1,
+    enrolment: alone || shown ? { gallery: answer.gallery, file: cut, done: enrolled } : null,
+  });
 }
 
 async function enrolled({ person, conflicts, faces }) {
@@ -271,20 +201,6 @@ async function enrolled({ person, conflicts, faces }) {
   const before = faces.every(({ already }) => already);
   say(before ? `This very picture of ${name} had been enrolled before` : `${name} is enrolled, and it is on disk`);
   byId("heading-faces").focus();
-}
-
-function conflictNote(name, conflicts) {
-  return h(
-    "div",
-    { class: "problem warn", role: "alert" },
-    h("strong", null, `${name} looks like somebody enrolled before`),
-    h(
-      "ul",
-      null,
-      conflicts.map((each) => h("li", null, `${each.name || each.person_id}, similarity ${score(each.similarity)}`)),
-    ),
-    h("p", null, "Both are kept. If they are one person, erase one of the two."),
-  );
 }
 
 function point(index, scroll = false) {

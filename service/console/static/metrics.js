@@ -40,7 +40,9 @@ export function quantile(cumulative, q) {
   let lower = 0;
   let below = 0;
   for (const { le, count } of cumulative) {
-    if (count >= rank && count > below) return le === Infinity ? Infinity : lower + ((le - lower) * (rank - below)) / (count - below);
+    if (count >= rank && count > below) {
+      return le === Infinity ? Infinity : lower + ((le - lower) * (rank - below)) / (count - below);
+    }
     lower = le;
     below = count;
   }

@@ -1,5 +1,5 @@
-// How a WebP picture is to be turned. Browsers read that tag in JPEG and PNG files, but not all of them in WebP, where the
-// service does; so it is read here, and taken out of what the browser decodes.
+// How a WebP picture is to be turned. Browsers read that tag in JPEG and PNG files, but not all of them in WebP, where
+// the service does; so it is read here, and taken out of what the browser decodes.
 
 const TAG = 0x0112;
 const MOST_CHUNKS = 1000;
@@ -47,7 +47,8 @@ function webpOrientation(file) {
   let at = 12;
   for (let chunks = 0; chunks < MOST_CHUNKS && at + 8 <= file.byteLength; chunks += 1) {
     const size = file.getUint32(at + 4, true);
-    if (file.getUint32(at) === 0x45584946) return tiffOrientation(file, at + 8, Math.min(at + 8 + size, file.byteLength));
+    const end = Math.min(at + 8 + size, file.byteLength);
+    if (file.getUint32(at) === 0x45584946) return tiffOrientation(file, at + 8, end);
     at += 8 + size + (size % 2);
   }
   return null;
@@ -63,7 +64,8 @@ function tiffOrientation(file, begin, end) {
   const directory = start + file.getUint32(start + 4, little);
   if (directory + 2 > end) return null;
   const entries = file.getUint16(directory, little);
-  for (let entry = directory + 2; entry < directory + 2 + entries * 12 && entry + 12 <= end; entry += 12) {
+  const last = Math.min(directory + 2 + entries * 12, end);
+  for (let entry = directory + 2; entry + 12 <= last; entry += 12) {
     if (file.getUint16(entry, little) === TAG) {
       return {
         bytes: file.buffer,

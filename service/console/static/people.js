@@ -98,7 +98,7 @@ function render(persons, cursor) {
       h(
         "th",
         { scope: "row" },
-        h("button", { type: "button", class: "link", onclick: (event) => pick(person, event) }, person.name || "(no name)"),
+        link(person),
         h("code", null, person.person_id),
       ),
       h("td", { class: "figure" }, String(person.face_ids.length)),
@@ -109,6 +109,11 @@ function render(persons, cursor) {
   byId("previous").disabled = cursors.length === 1;
   byId("next").disabled = cursor === null;
   byId("page").textContent = note(persons.length, cursor);
+}
+
+function link(person) {
+  const properties = { type: "button", class: "link", onclick: (event) => pick(person, event) };
+  return h("button", properties, person.name || "(no name)");
 }
 
 function note(shown, cursor) {

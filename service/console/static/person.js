@@ -97,9 +97,12 @@ function renaming(shown) {
 
 function tile(shown, face) {
   const view = h("div", { class: "crop" }, icon("face"));
+  const label = `Erase face ${face.face_id}`;
   if (face.crop_kept) crop(shown, face, view);
   const facts = [`enrolled ${when(face.created_at)}`];
-  if (face.quality) facts.unshift(`${Math.round(face.quality.side_px)} px, sharpness ${face.quality.sharpness.toFixed(0)}`);
+  if (face.quality) {
+    facts.unshift(`${Math.round(face.quality.side_px)} px, sharpness ${Math.round(face.quality.sharpness)}`);
+  }
   if (face.expires_at) facts.push(`expires ${when(face.expires_at)}`);
   return h(
     "li",
@@ -108,7 +111,7 @@ function tile(shown, face) {
     h("div", null, facts.map((fact) => h("p", null, fact)), face.crop_kept ? null : h("p", null, "no crop kept")),
     h(
       "button",
-      { type: "button", class: "small", "aria-label": `Erase face ${face.face_id}`, onclick: () => eraseFace(shown, face) },
+      { type: "button", class: "small", "aria-label": label, title: label, onclick: () => eraseFace(shown, face) },
       icon("bin"),
     ),
   );
@@ -116,7 +119,8 @@ function tile(shown, face) {
 
 async function crop({ path, person, signal }, face, view) {
   try {
-    const { body } = await call("GET", `${path}/faces/${encodeURIComponent(face.face_id)}/crop`, { as: "blob", signal });
+    const where = `${path}/faces/${encodeURIComponent(face.face_id)}/crop`;
+    const { body } = await call("GET", where, { as: "blob", signal });
     const url = URL.createObjectURL(body);
     const image = h("img", { alt: `Face of ${person.name || person.person_id}`, width: 112, height: 112 });
     image.onload = image.onerror = () => URL.revokeObjectURL(url);

@@ -3,8 +3,8 @@
 import { call } from "./api.js";
 import { byId, fill, h } from "./dom.js";
 
-// Tells "galleries" when the list has been read, "chosen" when another one is looked at, "asked" when a picture has been
-// answered, "people" when somebody has been enrolled, renamed or erased.
+// Tells "galleries" when the list has been read, "chosen" when another one is looked at, "asked" when there is an
+// answer about a picture, "people" when somebody has been enrolled, renamed or erased.
 export const session = new EventTarget();
 
 const state = { galleries: [], chosen: "" };

@@ -261,6 +261,10 @@ class MilvusGallery(Gallery):
         """See `Gallery.faces`."""
         return await self._readers.run(lambda: self._reads.faces(gallery, person_id))
 
+    async def owner_of(self, gallery: str, face_id: str) -> str:
+        """See `Gallery.owner_of`."""
+        return await self._readers.run(lambda: self._reads.owner_of(gallery, face_id))
+
     async def crop(self, gallery: str, person_id: str, face_id: str) -> bytes:
         """See `Gallery.crop`; none is kept here."""
         if all(face.face_id != face_id for face in await self.faces(gallery, person_id)):

@@ -7,14 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import GALLERY_NAME, PERSON_ID, Face, Match, NewFace, Person, PersonFilter, PersonPage, PersonRecord
+from service.domain import (
+    GALLERY_NAME,
+    PERSON_ID,
+    Face,
+    FaceNotFound,
+    Match,
+    NewFace,
+    Person,
+    PersonFilter,
+    PersonPage,
+    PersonRecord,
+)
 from service.gallery.checks import quality_of
 from service.gallery.milvus.draft import person_of
 from service.gallery.milvus.pages import page_of_persons
 from service.gallery.milvus.refusals import no_gallery, no_person
-from service.gallery.milvus.rows import FaceRow, GalleryRow, PersonRow, person_key_of
+from service.gallery.milvus.rows import FaceRow, GalleryRow, PersonRow, face_key_of, person_key_of
 from service.gallery.milvus.tables import Tables
-from service.gallery.records import moment
+from service.gallery.records import moment, now_us, storable
 from service.gallery.vectors import cosines
 from service.ports import GallerySummary
 
@@ -77,6 +88,19 @@ class Reads:
             )
             for face in faces
         ]
+
+    def owner_of(self, gallery: str, face_id: str) -> str:
+        """Id of the person whose face this is."""
+        self.existing(gallery)
+        faces = []
+        if storable(face_id) is not None:
+            faces = self._tables.faces_concerning((), [face_key_of(gallery, face_id)])
+        live = [face for face in faces if not face.expires_us or face.expires_us > now_us()]
+        people = self._tables.people([face.person_key for face in live], "Strong")
+        for face in live:
+            if face.person_key in people:
+                return people[face.person_key].person_id
+        raise FaceNotFound("there is no face of this id in the gallery", gallery=gallery)
 
     def similarities(self, gallery: str, person_id: str, probe: NDArray[np.float32]) -> list[Match]:
         """Cosine of a unit probe (d,) to each face of one person, best first."""

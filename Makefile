@@ -68,6 +68,14 @@ type: $(VENV)/.dev
 arch: $(VENV)/.dev
 	$(BIN)/lint-imports
 
+# The API's description that tests hold the service against; a change of it is a change of the API.
+openapi: $(VENV)/.dev
+	$(BIN)/python -m tests.api.description > tests/api/openapi.json
+
+# The API against that description, 200 examples an operation: ten minutes.
+test-schema: $(VENV)/.dev
+	SHRINKFACE_TEST_SCHEMA_EXAMPLES=200 $(BIN)/python -m pytest tests/api/test_schema.py --timeout 3600
+
 # LFW is not part of the repository: give its folder and pairs file.
 bench: $(VENV)/.base
 	$(BIN)/shrinkface bench verification --lfw-dir $(LFW_DIR) --pairs $(PAIRS)
@@ -91,7 +99,7 @@ bench-gallery-variants: $(VENV)/.bench
 	$(BIN)/python -m tests.load.gallery run --variants --out runs/bench-gallery-variants.jsonl \
 		--plot runs/bench-gallery-variants.svg $(BENCH_ARGS)
 
-# Of the service; IMAGE_ARGS="--build-arg EXTRAS=milvus -t ..." makes another.
+# Of the service on CPUs. IMAGE_ARGS are more arguments of docker build; docs/deployment.md has those for Milvus.
 image:
 	docker build -f docker/Dockerfile -t shrinkface:$(VERSION) --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION=$$(git rev-parse HEAD) $(IMAGE_ARGS) .

@@ -38,11 +38,14 @@ def main() -> None:
     """Read the arguments, print one requirement a line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pyproject", type=Path)
-    parser.add_argument("--extra", action="append", default=[], help="may hold several, separated by commas")
-    parser.add_argument("--without", action="append", default=[])
+    parser.add_argument("--extra", action="append", default=[], help="may name several, separated by commas")
+    parser.add_argument("--without", action="append", default=[], help="packages; may name several as well")
     arguments = parser.parse_args()
-    extras = [name for part in arguments.extra for name in part.split(",") if name]
-    print("\n".join(requirements(arguments.pyproject, extras, arguments.without)))
+    print("\n".join(requirements(arguments.pyproject, _split(arguments.extra), _split(arguments.without))))
+
+
+def _split(values: list[str]) -> list[str]:
+    return [name for value in values for name in value.split(",") if name]
 
 
 if __name__ == "__main__":

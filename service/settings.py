@@ -1,4 +1,7 @@
-"""All settings, from the environment (`SHRINKFACE_...`) or a `.env` file. Nothing else reads the environment."""
+"""All settings, from the environment (`SHRINKFACE_...`) or a `.env` file. Nothing else of the service reads it.
+
+The command line alone reads two more, for whom it speaks to: `SHRINKFACE_URL` and `SHRINKFACE_API_KEY`.
+"""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def migrate_gallery(
         else:
             status = _asked(client, "GET", _ROUTE)
             if model is not None:
-                status = _followed(client, _asked(client, "POST", _ROUTE, {"model": str(model.resolve())}))
+                status = _followed(client, _asked(client, "POST", _ROUTE, {"model": str(model.absolute())}))
             elif switch:
                 status = _followed(client, status)
             _show_agreement(status, as_json=as_json)

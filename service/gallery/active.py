@@ -87,7 +87,7 @@ def place_of(embedder: Path, folder: str | None = None) -> Place:
         raise ContractError(f"{embedder} is not an embedder")
     return Place(
         folder=folder or f"{SPACES_FOLDER}/{manifest.space_id}",
-        embedder=embedder.resolve(),
+        embedder=embedder.absolute(),
         space_id=manifest.space_id,
         dimension=manifest.dimension,
     )

@@ -35,7 +35,6 @@ from service.domain import (
     check_person_id,
 )
 from service.gallery import erasing, galleries, reads, records
-from service.gallery.bulk import Candidate, Imported
 from service.gallery.candidates import face_row, prepared
 from service.gallery.checks import checked_embeddings, checked_text, metadata_json
 from service.gallery.collection import IndexCollection, Progress
@@ -45,8 +44,9 @@ from service.gallery.expiry import ExpiryWatch
 from service.gallery.index import SIEVE_FROM, search_on_one_core
 from service.gallery.journal import StoreJournal
 from service.gallery.lookup import Lookup
+from service.gallery.publishing import Publisher
 from service.gallery.readers import Readers
-from service.gallery.records import Enrolled, Enrolment, FaceRow
+from service.gallery.records import Enrolment
 from service.gallery.snapshot import INDEX_FOLDER, SnapshotFolder
 from service.gallery.store import Store, as_it_is
 from service.gallery.succession import take_over
@@ -71,6 +71,7 @@ class EmbeddedGallery(Gallery):
         self._store = store
         self._indexes = indexes
         self._expiry = ExpiryWatch(store, indexes)
+        self._publisher = Publisher(indexes, self._expiry)
         self._lookup = Lookup(store, indexes, self._expiry)
         self._settings = {each.name: each.settings for each in store.read(galleries.summaries)}
         self._dropping: set[asyncio.Task[Removal]] = set()
@@ -167,7 +168,7 @@ class EmbeddedGallery(Gallery):
         vectors = checked_embeddings(faces, self._dimension)
         rows = [face_row(face, vector) for face, vector in zip(faces, vectors, strict=True)]
         new = Enrolment(gallery, person_id, checked_text(name, "name"), metadata_json(metadata), rows, extend)
-        publish = partial(self._publish_faces, rows, vectors)
+        publish = partial(self._publisher.enrolled, rows, vectors)
         stored = self._store.enrol(new, publish=publish)
         return await asyncio.wrap_future(stored)
 
@@ -180,7 +181,7 @@ class EmbeddedGallery(Gallery):
         stored: list[ImportOutcome] = []
         if good:
             candidates = [candidate for candidate, _ in good]
-            publish = partial(self._publish_import, gallery, candidates, np.concatenate([rows for _, rows in good]))
+            publish = partial(self._publisher.imported, gallery, candidates, np.concatenate([rows for _, rows in good]))
             imported = self._store.import_all(gallery, candidates, publish=publish)
             stored = await asyncio.wrap_future(imported)
         outcomes = iter(stored)
@@ -259,7 +260,7 @@ class EmbeddedGallery(Gallery):
         """See `Gallery.forget_person`; also raises StorageFull, Overloaded, NotReady."""
         self._readers.check_open()
         change = partial(erasing.forget, gallery=gallery, person_id=person_id, expected_revision=expected_revision)
-        return await asyncio.wrap_future(self._store.change(change, publish=self._publish_removal, erases=True))
+        return await asyncio.wrap_future(self._store.change(change, publish=self._publisher.erased, erases=True))
 
     async def forget_face(
         self, gallery: str, person_id: str, face_id: str, *, expected_revision: int | None = None
@@ -273,7 +274,7 @@ class EmbeddedGallery(Gallery):
             face_id=face_id,
             expected_revision=expected_revision,
         )
-        return await asyncio.wrap_future(self._store.change(change, publish=self._publish_removal, erases=True))
+        return await asyncio.wrap_future(self._store.change(change, publish=self._publisher.erased, erases=True))
 
     async def erase_expired(self) -> list[Expiry]:
         """See `Gallery.erase_expired`; also raises StorageFull, Overloaded, NotReady."""
@@ -284,7 +285,7 @@ class EmbeddedGallery(Gallery):
                 Expiry(
                     each.gallery,
                     each.person_id,
-                    replace(self._publish_removal(each), index_entries=len(each.face_keys)),
+                    replace(self._publisher.erased(each), index_entries=len(each.face_keys)),
                 )
                 for each in gone
             ]
@@ -377,38 +378,6 @@ class EmbeddedGallery(Gallery):
         """On the writer's thread, after the commit."""
         self._settings[summary.name] = summary.settings
         return summary
-
-    def _publish_import(
-        self, gallery: str, candidates: Sequence[Candidate], vectors: NDArray[np.float32], stored: Imported
-    ) -> list[ImportOutcome]:
-        """On the writer's thread, after the commit."""
-        if len(stored.face_keys):
-            self._expiry.expect(face.expires_us for candidate in candidates for face in candidate.faces)
-            index = self._indexes.begun(gallery)
-            chosen = vectors[stored.positions]
-            index.add(stored.face_keys, stored.person_keys, stored.face_ids, chosen, revision=stored.revision)
-        return stored.outcomes
-
-    def _publish_faces(self, rows: Sequence[FaceRow], vectors: NDArray[np.float32], stored: Enrolled) -> Person:
-        """On the writer's thread, after the commit."""
-        self._expiry.expect(row.expires_us for row in rows)
-        index = self._indexes.begun(stored.person.gallery)
-        persons = np.full(len(rows), stored.person_key, dtype=np.int64)
-        face_ids = [row.face_id for row in rows]
-        index.add(stored.face_keys, persons, face_ids, vectors, revision=stored.revision)
-        return stored.person
-
-    def _publish_removal(self, forgotten: Forgotten) -> Removal:
-        """On the writer's thread, after the commit."""
-        entries = self._indexes.remove(forgotten.gallery, forgotten.face_keys, revision=forgotten.revision)
-        return Removal(
-            persons=forgotten.persons,
-            faces=len(forgotten.face_keys),
-            index_entries=entries,
-            revision=forgotten.revision,
-            crop_digests=forgotten.crop_digests,
-            crops=forgotten.crops,
-        )
 
 
 def _check_page(after: str | None, limit: int) -> None:

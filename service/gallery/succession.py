@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from service.gallery.store import Store, as_it_is
 
@@ -50,7 +51,7 @@ def _no_replays(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM replays")
 
 
-def _pages(source: Store, table: str, start: int | str) -> Iterator[list[tuple[object, ...]]]:
+def _pages(source: Store, table: str, start: int | str) -> Iterator[list[tuple[Any, ...]]]:
     key, columns = _TABLES[table]
     query = f"SELECT {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT {_ROWS_AT_ONCE}"  # noqa: S608
     while rows := source.read(partial(_selected, query=query, after=start)):
@@ -58,11 +59,11 @@ def _pages(source: Store, table: str, start: int | str) -> Iterator[list[tuple[o
         start = rows[-1][0]
 
 
-def _selected(connection: sqlite3.Connection, query: str, after: int | str) -> list[tuple[object, ...]]:
+def _selected(connection: sqlite3.Connection, query: str, after: int | str) -> list[tuple[Any, ...]]:
     return connection.execute(query, (after,)).fetchall()
 
 
-def _insert(connection: sqlite3.Connection, table: str, rows: list[tuple[object, ...]]) -> None:
+def _insert(connection: sqlite3.Connection, table: str, rows: list[tuple[Any, ...]]) -> None:
     places = ", ".join("?" * len(rows[0]))
     columns = _TABLES[table][1]
     connection.executemany(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({places})", rows)  # noqa: S608

@@ -95,6 +95,7 @@ def _decoded(crop: bytes) -> NDArray[np.uint8] | None:
 
 def _unit(row: Vector) -> Vector | None:
     try:
-        return normalise_embeddings(row[None])[0]
+        unit: Vector = normalise_embeddings(row[None])[0]
     except ContractError:
         return None
+    return unit

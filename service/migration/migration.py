@@ -180,7 +180,8 @@ class Migration(Generic[C]):
 
         Raises:
             MigrationConflict: there is none.
-            ContractError, StorageFull, StorageUnusable: nothing has changed.
+            InvalidRequest: its model is gone; nothing has changed.
+            StorageFull, StorageUnusable: nothing has changed.
         """
         return await _unbroken(self._back())
 
@@ -213,7 +214,7 @@ class Migration(Generic[C]):
                 self._other.place.space_id != place.space_id or self._active.guard.shadow is None
             ):
                 raise MigrationConflict("an earlier migration is unfinished; abandon it first", state=self._state)
-            embedder = await asyncio.to_thread(CropEmbedder, model)
+            embedder = await asyncio.to_thread(_opened, model)
             try:
                 await self._prepare(place)
             except BaseException:
@@ -238,7 +239,7 @@ class Migration(Generic[C]):
         async with self._one_at_a_time:
             if self._state != "switched" or self._other is None or self._active.guard.shadow is None:
                 raise MigrationConflict("there is no previous model to go back to", state=self._state)
-            embedder = await asyncio.to_thread(CropEmbedder, self._other.place.embedder)
+            embedder = await asyncio.to_thread(_opened, self._other.place.embedder)
             await self._end_work()
             # What is gone here went from there as well; what else is there are faces whose crops were not kept.
             synchroniser = Synchroniser(self._active.gallery, self._active.guard.shadow, erase=False)
@@ -317,8 +318,10 @@ class Migration(Generic[C]):
         """The other side served, and the active one kept beside it."""
         old, new = self._active, self._other
         assert new is not None
-        served = new.container if new.container is not None else await self._serve(new)
-        new.container = served
+        try:
+            served = new.container = new.container or await self._serve(new)
+        except ContractError as error:
+            raise MigrationConflict(f"the model cannot be used: {error}", state=self._state) from error
         in_haste = partial(embedder.embed, in_haste=True)
         # Most of what is new goes over before anybody has to wait.
         await new.gallery.take_over(old.gallery)
@@ -369,3 +372,12 @@ def _checked(model: Path) -> Place:
     if manifest.role != "embedder" or manifest.impostor_scores is None:
         raise InvalidRequest("the model is no embedder, or its manifest states no impostor scores", field="model")
     return place_of(model)
+
+
+def _opened(model: Path) -> CropEmbedder:
+    """Raises InvalidRequest."""
+    try:
+        return CropEmbedder(model)
+    except Exception as error:
+        # onnxruntime has a dozen kinds, with no base of their own.
+        raise InvalidRequest(f"the model cannot be used: {error}", field="model") from error

@@ -117,6 +117,8 @@ def sent(name: str) -> bool:
         (["--extra", "milvus"], "pymilvus", "torch"),
         (["--extra", "milvus,train"], "torch", "onnxruntime-gpu"),
         (["--extra", "", "--without", "onnxruntime"], "faiss-cpu", "onnxruntime"),
+        (["--extra", "milvus", "--without", "milvus-lite,faiss-cpu"], "pymilvus", "milvus-lite"),
+        (["--extra", "", "--without", ""], "onnxruntime", "pymilvus"),
     ],
 )
 def test_the_requirements_of_an_image_are_those_of_the_project(options: list[str], has: str, has_not: str) -> None:

@@ -12,8 +12,8 @@ from tests.load.records import Record
 from tests.load.structures import BUILD_EFFORT, LINKS, STRUCTURES
 
 _HEAD = (
-    "| structure | p50, ms | p99, ms | p50, p99 on all cores, ms | queries/s, all cores | same first face | build, s (CPU) "
-    "| memory, MiB | setting |\n|---|---|---|---|---|---|---|---|---|"
+    "| structure | p50, ms | p99, ms | p50, p99 on all cores, ms | queries/s, all cores | same first face "
+    "| build, s (CPU) | memory, MiB | setting |\n|---|---|---|---|---|---|---|---|---|"
 )
 # Similarities off by more are no cosines of the vectors that were put in.
 _TRUE_SCORE = 1e-5

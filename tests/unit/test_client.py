@@ -6,14 +6,12 @@ import inspect
 import json
 import pickle
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -34,6 +32,7 @@ from service.client import (
 )
 from service.client.retrying import Attempts
 from tests.blocking_client import blocking_client
+from tests.misbehaving_server import BUSY, RESET, Reply, Server, answer, chunked, problem, servers
 
 READY = {
     "status": "ok",
@@ -53,110 +52,10 @@ RECEIPT = {
 Connect = Callable[..., AbstractContextManager[Any]]
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What a server does with one request: so many bytes of this answer, or all; then it closes or resets."""
-
-    content: bytes = b""
-    reset: bool = False
-    wait_s: float = 0.0
-
-
-def answer(status: int, body: Any = b"", media_type: str = "application/json", **headers: str) -> Reply:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status} Some", f"Content-Type: {media_type}", f"Content-Length: {len(content)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return Reply("\r\n".join([*lines, "Connection: close", "", ""]).encode() + content)
-
-
-def problem(status: int, code: str, **headers: str) -> Reply:
-    body = {
-        "type": f"urn:shrinkface:problem:{code}", "title": "t", "status": status, "detail": "so it is",
-        "request_id": "r-1", "more": 3,
-    }  # fmt: skip
-    return answer(status, body, "application/problem+json; charset=utf-8", **headers)
-
-
-RESET = Reply(reset=True)
-BUSY = problem(503, "overloaded")
-
-
-@dataclass
-class Server:
-    """Answers the requests it gets as it was told, one after another, and the last reply from then on."""
-
-    replies: Sequence[Reply]
-    requests: list[bytes] = field(default_factory=list)
-    url: str = ""
-
-    def serve(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.settimeout(5)
-                self.requests.append(_request(connection))
-                reply = self.replies[min(len(self.requests), len(self.replies)) - 1]
-                time.sleep(reply.wait_s)
-                connection.sendall(reply.content)
-                if reply.reset:
-                    if reply.content:
-                        # What was sent is to arrive before the reset.
-                        time.sleep(0.05)
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    def header(self, name: str) -> list[str | None]:
-        found = []
-        for request in self.requests:
-            lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
-            headers = dict(line.split(": ", 1) for line in lines)
-            found.append({key.lower(): value for key, value in headers.items()}.get(name.lower()))
-        return found
-
-    def targets(self) -> list[str]:
-        return [request.split(b" ", 2)[1].decode() for request in self.requests]
-
-
-def _request(connection: socket.socket) -> bytes:
-    """Headers and body, of a given length or in chunks."""
-    content = b""
-    while b"\r\n\r\n" not in content:
-        piece = connection.recv(65_536)
-        if not piece:
-            return content
-        content += piece
-    head, _, body = content.partition(b"\r\n\r\n")
-    lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-    while lengths and len(body) < int(lengths[0]):
-        body += connection.recv(65_536)
-    while b"transfer-encoding: chunked" in head.lower() and not body.endswith(b"0\r\n\r\n"):
-        body += connection.recv(65_536)
-    return head + b"\r\n\r\n" + body
-
-
 @pytest.fixture
 def serving() -> Iterator[Callable[..., Server]]:
-    listeners: list[socket.socket] = []
-    threads: list[threading.Thread] = []
-
-    def start(*replies: Reply) -> Server:
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = Server(replies, url=f"http://127.0.0.1:{listener.getsockname()[1]}")
-        thread = threading.Thread(target=server.serve, args=(listener,))
-        thread.start()
-        listeners.append(listener)
-        threads.append(thread)
-        return server
-
-    yield start
-    for listener in listeners:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-    for thread in threads:
-        thread.join(timeout=10)
-        assert not thread.is_alive()
+    with servers() as start:
+        yield start
 
 
 @pytest.fixture(params=[ShrinkFace, blocking_client], ids=["sync", "async"])
@@ -370,12 +269,6 @@ def test_a_list_that_leads_back_to_itself_ends(connect: Connect, serving: Callab
     with connect(server.url) as client, pytest.raises(UnexpectedAnswer):
         list(client.persons("g"))
     assert server.targets()[1:] == ["/v1/galleries/g/persons?limit=500&cursor=same"]
-
-
-def chunked(*pieces: bytes, whole: bool = True) -> Reply:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
-    body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
-    return Reply(head + body + (b"0\r\n\r\n" if whole else b""), reset=not whole)
 
 
 def person_line(person_id: str) -> bytes:

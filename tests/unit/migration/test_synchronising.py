@@ -48,7 +48,10 @@ async def test_everything_but_the_embedding_is_carried_over(both: Both) -> None:
     assert sum(told) == 3
     before = await old.export_persons("staff", after=None, limit=10)
     after = await new.export_persons("staff", after=None, limit=10)
-    assert [replace(each, faces=()) for each in after] == [replace(each, faces=()) for each in before] != []
+    told_of = [
+        [(each.person_id, each.name, each.metadata, each.created_at) for each in side] for side in (before, after)
+    ]
+    assert told_of[0] == told_of[1] != []
     for was, now in zip(before, after, strict=True):
         assert len(was.faces) == len(now.faces)
         for old_face, new_face in zip(was.faces, now.faces, strict=True):

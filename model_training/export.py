@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from service.contract import (
     space_id,
     to_network_input,
 )
+from service.vision.runtime import onnxruntime
 
 _OPSET = 18
 _MIN_PARITY_COSINE = 0.99999

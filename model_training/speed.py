@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from service.contract import CROP_SIDE_PX
+from service.vision.runtime import onnxruntime
 
 # Threads of a run and faces in it: a request that is alone, and a busy service.
 MODES = ((1, 1), (2, 8))

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from model_training.backbones.mobilefacenet import MobileFaceNet
 from service.contract import Preprocessing, to_network_input
+from service.vision.runtime import onnxruntime
 
 
 class Teacher(Protocol):

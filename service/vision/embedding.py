@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from service.contract import ContractError, ModelManifest, normalise_embeddings, read_manifest, to_network_input
 from service.domain import InvalidEmbedding
 from service.vision.batching import MicroBatcher
+from service.vision.runtime import onnxruntime
 
 Vector = NDArray[np.float32]
 Crop = NDArray[np.uint8]

@@ -1,6 +1,6 @@
 """The API's description, as the snapshot beside it has it.
 
-    python -m tests.api.description > tests/api/openapi.json
+python -m tests.api.description > tests/api/openapi.json
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ NEEDED = {
     Scope.ADMIN: [
         ("POST", "/v1/galleries"), ("PATCH", GALLERY), ("DELETE", GALLERY), ("GET", f"{PERSON}/export"),
         ("GET", f"{GALLERY}/export"), ("POST", f"{GALLERY}/import"), ("GET", "/v1/journal?gallery=staff"),
+        ("GET", "/v1/migration"), ("POST", "/v1/migration"), ("DELETE", "/v1/migration"),
+        ("POST", "/v1/migration/switch"), ("POST", "/v1/migration/back"),
     ],
 }  # fmt: skip
 CALLS = [(method, path, scope) for scope, calls in NEEDED.items() for method, path in calls]
@@ -61,6 +63,7 @@ def send(client: TestClient, method: str, path: str, token: str | None):
         return client.post(path, content=b"", headers={**headers, "content-type": "application/x-ndjson"})
     body = {
         ("POST", "/v1/galleries"): {"json": {"name": "staff"}},
+        ("POST", "/v1/migration"): {"json": {"model": "/models/new.onnx"}},
         ("POST", f"{GALLERY}/persons"): {"json": {"person_id": "bob"}},
         ("PATCH", GALLERY): {"json": {}},
         ("PATCH", PERSON): {"json": {}},

@@ -1,11 +1,11 @@
-"""Pictures of the console for the documents: `python -m tests.e2e.console.screenshots [FOLDER]`.
+"""Pictures of the console for the documents: `python -m tests.e2e.console.screenshots [FOLDER] [--all]`.
 
 Shows public-domain portraits only: NASA's Eileen Collins, who is enrolled, and the US Navy's Grace Hopper, who is not.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -18,16 +18,22 @@ from tests.e2e.conftest import Service
 from tests.e2e.console.browser import both_portraits, chromium
 
 
-def main(folder: Path) -> None:
+_SHOTS = {"light": ("light", 1280, 800), "dark": ("dark", 1280, 800), "narrow": ("light", 390, 844)}
+
+
+def main(folder: Path, every: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary, chromium() as browser:
         service = Service(Path(temporary) / "data")
         service.start()
         try:
             _people(service.url)
-            for theme, size in (("light", (1280, 800)), ("dark", (1280, 800)), ("light", (390, 844))):
-                page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=theme)
-                _shoot(page, service.url, folder, f"{theme}-{size[0]}" if size[0] < 1000 else theme)
-                page.close()
+            for name, (theme, width, height) in _SHOTS.items():
+                if every or name != "narrow":
+                    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
+                    _shoot_identify(page, service.url, folder / f"console-{name}.png")
+                    if every:
+                        _shoot_others(page, folder, name)
+                    page.close()
         finally:
             service.stop()
 
@@ -46,7 +52,7 @@ def _people(url: str) -> None:
             httpx.post(f"{url}/identify", files={"image": make(picture.pixels)}, data={"gallery": "crew"}, timeout=30)
 
 
-def _shoot(page: Page, url: str, folder: Path, name: str) -> None:
+def _shoot_identify(page: Page, url: str, path: Path) -> None:
     page.goto(url)
     page.locator("#gallery").select_option("crew")
     page.set_input_files("#file", {"name": "p.jpg", "mimeType": "image/jpeg", "buffer": jpeg(both_portraits())})
@@ -58,7 +64,10 @@ def _shoot(page: Page, url: str, folder: Path, name: str) -> None:
     # The next reading of the figures, and the message gone.
     page.wait_for_timeout(9000)
     page.evaluate("scrollTo(0, 0)")
-    _save(page, folder / f"console-{name}.png")
+    _save(page, path)
+
+
+def _shoot_others(page: Page, folder: Path, name: str) -> None:
     page.get_by_role("link", name="People").click()
     page.get_by_role("button", name="Eileen Collins").click()
     page.locator("#person-body img").nth(1).wait_for()
@@ -76,4 +85,8 @@ def _save(page: Page, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("docs"))
+    parser.add_argument("--all", action="store_true", help="also a narrow page and the other views")
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.all)

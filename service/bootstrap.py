@@ -106,6 +106,12 @@ async def _on_folder(shared: _Shared, stack: AsyncExitStack) -> Container:
     """The embedded gallery, by the model that the data folder was last switched to."""
     settings = shared.settings
     places = await asyncio.to_thread(read_places, settings.data_dir, settings.embedder_path)
+    if places.active.embedder != settings.embedder_path.absolute():
+        structlog.get_logger().warning(
+            "the data folder was switched to another model than the settings name, and that one is served",
+            served=str(places.active.embedder),
+            settings=str(settings.embedder_path),
+        )
     gate = Gate()
 
     async def open_side(place: Place) -> Side[Container]:

@@ -131,6 +131,9 @@ def write_places(data_dir: Path, places: Places) -> None:
         if places == Places(places.active) and places.active.folder == ".":
             path.unlink(missing_ok=True)
         else:
+            if (data_dir / SPACES_FOLDER).exists():
+                # What the file names must be on disk before the file is.
+                sync_folder(data_dir / SPACES_FOLDER)
             partial = path.with_name(f"{ACTIVE_FILE}.partial")
             with partial.open("wb") as stream:
                 stream.write(document.model_dump_json(indent=2).encode())

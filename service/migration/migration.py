@@ -29,6 +29,7 @@ C = TypeVar("C")
 State = Literal["idle", "embedding", "comparing", "ready", "switched", "failed"]
 
 INTERRUPTED = "the service was stopped before it was done; start it again, and it goes on"
+REMAINS = "the folder that is not served could not be removed, and erasures do not reach it; abandon it again"
 
 _log = structlog.get_logger()
 
@@ -255,13 +256,15 @@ class Migration(Generic[C]):
             await self._end_work()
             await asyncio.sleep(max(0.0, self._switched_at + self._grace_s - time.monotonic()))
             other, place = self._other, self._other.place
-            self._active.guard.shadow = self._journal.beside = self._active.cache.beside = None
-            self._problem, self._state = None, "failed"
-            await other.stack.aclose()
-            await asyncio.to_thread(remove_place, self._data_dir, place)
-            places = replace(self._places, previous=None, pending=None)
-            await asyncio.to_thread(write_places, self._data_dir, places)
-            self._places, self._other, self._state = places, None, "idle"
+            # No erasure may be acknowledged between the last one that reached the folder and the folder's end.
+            async with self._gate.closed():
+                self._active.guard.shadow = self._journal.beside = self._active.cache.beside = None
+                self._problem, self._state = REMAINS, "failed"
+                await other.stack.aclose()
+                await asyncio.to_thread(remove_place, self._data_dir, place)
+                places = replace(self._places, previous=None, pending=None)
+                await asyncio.to_thread(write_places, self._data_dir, places)
+                self._places, self._other, self._problem, self._state = places, None, None, "idle"
             _log.info("migration ended", removed=place.space_id)
             return self.status()
 

@@ -17,7 +17,6 @@ from service.demo import VERSIONS, jpeg, load_portraits
 from tests.e2e.conftest import Service
 from tests.e2e.console.browser import both_portraits, chromium
 
-
 _SHOTS = {"light": ("light", 1280, 800), "dark": ("dark", 1280, 800), "narrow": ("light", 390, 844)}
 
 

@@ -114,16 +114,19 @@ def test_pictures_without_a_face_and_files_without_a_picture_are_refused(
     expect(console.page.locator("#busy")).to_be_hidden()
 
 
-@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+# Chromium turns JPEG and PNG by itself; in WebP it does not look at the tag, so there all of them are tried.
+@pytest.mark.parametrize(
+    ("format_name", "orientations"), [("JPEG", (3, 6)), ("PNG", (3, 6)), ("WEBP", (2, 3, 4, 5, 6, 7, 8))]
+)
 def test_a_picture_that_its_tag_turns_has_its_boxes_where_the_faces_are(
-    console: Console, gallery: str, format_name: str
+    console: Console, gallery: str, format_name: str, orientations: tuple[int, ...]
 ) -> None:
     upright = cv2.cvtColor(load_portraits()[1].pixels, cv2.COLOR_BGR2RGB)
     console.open(gallery)
-    for orientation, stored in stored_turned(upright).items():
+    for orientation in orientations:
         exif, stream = Image.Exif(), io.BytesIO()
         exif[0x0112] = orientation
-        Image.fromarray(stored).save(stream, format_name, exif=exif)
+        Image.fromarray(stored_turned(upright)[orientation]).save(stream, format_name, exif=exif)
         answer = console.give(stream.getvalue(), media_type=f"image/{format_name.lower()}")
         assert (answer["width"], answer["height"]) == (upright.shape[1], upright.shape[0]), orientation
         shown = console.picture()

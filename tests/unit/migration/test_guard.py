@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from service.cache import RedisCache
 from service.domain import GallerySettings, Overloaded, PersonChange, PersonNotFound
 from service.migration.guard import Gate, GuardedGallery, Shadow
 from service.migration.links import LinkedCache, ServedJournal
 from service.ports import EmbeddingCache, Gallery, Journal, JournalEntry, Replay
-from tests.unit.migration.common import face, old_and_new, person
+from tests.redis_fixture import RedisServer
+from tests.unit.migration.common import NEW, face, old_and_new, person, unit
 
 pytestmark = pytest.mark.anyio
 
@@ -138,3 +140,22 @@ async def test_the_journal_goes_on_and_answers_are_erased_from_both(guards: Guar
     # And back: what was noted since comes over, and nothing twice.
     await old.inner.take_over(new.inner)
     assert len(await first.entries(gallery=None, person_id=None, before=None, limit=9)) == 2
+
+
+@pytest.mark.redis
+async def test_what_is_erased_leaves_the_caches_of_both_models(redis_server: RedisServer) -> None:
+    # Longer than any pause of a busy machine.
+    caches = [
+        LinkedCache(RedisCache(redis_server.url, space_id=space, dimension=NEW, timeout_s=5, ttl_s=60))
+        for space in ("sf1-old", "sf1-new")
+    ]
+    old, new = caches
+    old.beside, new.beside = new.own, old.own
+    for each in caches:
+        await each.put({"digest": unit(b"face", NEW), "other": unit(b"other", NEW)})
+    assert await new.remove(["digest"]) == 2
+    for each in caches:
+        gone, kept = await each.get(["digest", "other"])
+        assert gone is None
+        assert kept is not None
+        await each.close()

@@ -131,6 +131,27 @@ async def test_only_steps_that_are_due_are_taken(served: Container, settings: Se
     assert list((settings.data_dir / "spaces").iterdir()) == []
 
 
+async def test_a_folder_that_cannot_be_removed_is_told_of_until_it_is(
+    served: Container, settings: Settings, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = await ready(served, model)
+    with monkeypatch.context() as patched:
+
+        def failing(*_: Any) -> None:
+            raise StorageUnusable("it cannot be removed")
+
+        patched.setattr(migration, "remove_place", failing)
+        with pytest.raises(StorageUnusable):
+            await change.abandon()
+    assert (change.status().state, change.status().problem) == ("failed", migration.REMAINS)
+    with pytest.raises(MigrationConflict):
+        await change.start(model)
+    # Changes are not held back for that.
+    await served.gallery.forget_person("g", "p1")
+    assert (await change.abandon()).state == "idle"
+    assert list((settings.data_dir / "spaces").iterdir()) == []
+
+
 @pytest.fixture
 def damaged(model: Path) -> Path:
     model.write_bytes(model.read_bytes()[:-1])

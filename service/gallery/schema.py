@@ -10,6 +10,18 @@ from service.domain import DomainError, Overloaded, SpaceMismatch, StorageFull, 
 
 DATABASE_FILE = "gallery.sqlite"
 BUSY_TIMEOUT_MS = 2_000
+# 32 MB of pages stay in memory: ids are spread over their indexes, and with SQLite's two the writer of a large gallery
+# reads pages more than it writes rows.
+_PRAGMAS = (
+    "synchronous = FULL",
+    "secure_delete = ON",
+    "foreign_keys = ON",
+    "temp_store = MEMORY",
+    "cache_size = -32768",
+)
+# The log is carried into the database when it has so many pages, 64 MB: a bulk import changes the same pages of the
+# indexes again and again, and they are then written once.
+_LOG_PAGES = 16_384
 
 Migration = tuple[str, ...]
 
@@ -64,7 +76,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         # Names and metadata move to rows that are never moved either: blanked in place, and a changed one is a new row.
         "CREATE TABLE profiles (profile_key INTEGER PRIMARY KEY AUTOINCREMENT, name, metadata NOT NULL)",
         "INSERT INTO profiles (profile_key, name, metadata) SELECT person_key, name, metadata FROM persons",
-        "ALTER TABLE persons ADD COLUMN profile_key INTEGER REFERENCES profiles",
+        "ALTER TABLE persons ADD COLUMN profile_key INTEGER",
         "ALTER TABLE persons ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
         "UPDATE persons SET profile_key = person_key",
         "ALTER TABLE persons DROP COLUMN name",
@@ -130,7 +142,7 @@ def open_writer(folder: Path, *, space_id: str, dimension: int) -> sqlite3.Conne
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         _turn_on_log(connection)
         # Temporary files in memory: a savepoint's undo log would otherwise leave embeddings in /tmp.
-        for pragma in ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON", "temp_store = MEMORY"):
+        for pragma in (*_PRAGMAS, f"wal_autocheckpoint = {_LOG_PAGES}"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         migrate(connection)
         _claim_space(connection, space_id, dimension)

@@ -27,7 +27,7 @@ from tests.api.description import describe
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 # Of a run that may find something new; see `make test-schema`.
 THOROUGH = 100
-EXAMPLES = int(os.environ.get("SHRINKFACE_TEST_SCHEMA_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("SHRINKFACE_TEST_SCHEMA_EXAMPLES", "6"))
 
 PHOTOS = [photo(person) for person in range(1, 5)]
 schemathesis.openapi.format("binary", st.sampled_from(PHOTOS))

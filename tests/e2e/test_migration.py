@@ -189,6 +189,7 @@ def test_a_model_is_changed_while_the_service_answers(
     assert {"gallery.import", "person.erase", "person.enrol"} <= actions
 
 
+@pytest.mark.slow
 def test_back_erasure_restart_and_removal(new_service: Callable[..., Service], tmp_path: Path) -> None:
     model = second_model(tmp_path / "models")
     service = new_service()
@@ -246,6 +247,7 @@ def test_back_erasure_restart_and_removal(new_service: Callable[..., Service], t
         assert found["faces"][0]["decision"]["person_id"] == "new-id"
 
 
+@pytest.mark.slow
 def test_an_interrupted_migration_goes_on_and_can_be_abandoned(
     new_service: Callable[..., Service], tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_of_several_faces_the_one_meant_is_enrolled_alone(console: Console, serv
     assert face["matches"][0]["similarity"] > 0.8
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_an_enrolment_is_said(service: Service, gallery: str, new_page: Callable[..., Page]) -> None:
     enrol(service, gallery)
     console = Console(new_page(), service.url)
@@ -115,6 +116,7 @@ def test_pictures_without_a_face_and_files_without_a_picture_are_refused(
 
 
 # Chromium turns JPEG and PNG by itself; in WebP it does not look at the tag, so there all of them are tried.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format_name", "orientations"), [("JPEG", (3, 6)), ("PNG", (3, 6)), ("WEBP", (2, 3, 4, 5, 6, 7, 8))]
 )
@@ -135,6 +137,7 @@ def test_a_picture_that_its_tag_turns_has_its_boxes_where_the_faces_are(
         assert float(np.median(np.abs(shown.astype(int) - expected.astype(int)))) < 8, orientation
 
 
+@pytest.mark.slow
 def test_no_box_is_drawn_where_browser_and_service_turn_a_picture_differently(
     console: Console, service: Service, gallery: str
 ) -> None:
@@ -206,6 +209,7 @@ def test_people_are_paged_filtered_renamed_and_their_faces_shown_and_erased(
     expect(page.get_by_role("heading", name="0 faces")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_person_who_was_changed_meanwhile_is_reloaded(
     service: Service, gallery: str, new_page: Callable[..., Page]
 ) -> None:
@@ -253,6 +257,7 @@ def test_galleries_are_begun_configured_and_erased(console: Console, service: Se
     assert httpx.get(f"{service.url}/v1/galleries/night-shift").status_code == 404
 
 
+@pytest.mark.slow
 def test_figures_say_what_the_metrics_do(console: Console, service: Service, gallery: str) -> None:
     enrol(service, gallery)
     console.open(gallery)

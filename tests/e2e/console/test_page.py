@@ -26,6 +26,7 @@ _FOCUSED = """() => {
 }"""
 
 
+@pytest.mark.slow
 def test_figures_are_estimated_and_written_with_care(console: Console) -> None:
     console.open()
     cumulative = [{"le": 0.1, "count": 0}, {"le": 0.2, "count": 8}, {"le": 0.4, "count": 10}]
@@ -173,6 +174,7 @@ def test_the_keyboard_is_enough(console: Console, service: Service, gallery: str
     assert persons(service, gallery) == []
 
 
+@pytest.mark.slow
 def test_a_narrow_window_needs_no_sideways_scrolling(
     service: Service, gallery: str, new_page: Callable[..., Page]
 ) -> None:

@@ -256,7 +256,7 @@ def request_body(
 
     def body(picture: dict[str, Any], fields: dict[str, Any], pictures: Mapping[str, str] = pictures) -> dict[str, Any]:
         properties = {
-            name: picture if count == "one" else {"type": "array", "items": picture, "minItems": 1}
+            name: picture if count == "one" else {"type": "array", "items": picture, "minItems": 1, "maxItems": 256}
             for name, count in pictures.items()
         }
         return {

@@ -93,6 +93,10 @@ def test_every_answer_is_documented(case: schemathesis.Case, served: tuple[str, 
         # Text that the tool makes does not follow the pattern.
         case.headers["if-match"] = "*"
     if case.meta.generation.mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
+        # How many a request may hold is a setting.
+        for several in ("images", "items"):
+            if several in case.body:
+                case.body[several] = case.body[several][:8]
         # In multipart the description cannot say which fields exclude each other, or that one of two is needed.
         if case.path == "/enroll" and not {"image", "images"} & case.body.keys():
             case.body["image"] = PHOTOS[0]

@@ -19,11 +19,12 @@ from service.api.bodies import Submission
 from service.api.dependencies import RunningService
 from service.api.rendering import FastJSONResponse
 from service.domain import (
-    DomainError,
+    GalleryNotFound,
     IdempotencyInProgress,
     IdempotencyKeyReused,
     InvalidRequest,
     PersonErased,
+    PersonNotFound,
 )
 from service.identification import NewId
 from service.ports import Replay
@@ -95,7 +96,7 @@ async def answered_once(
 
     Args:
         work: does it, with a source of ids if the request may be repeated.
-        complete: puts names into a nameless body. Raises PersonNotFound when they have been erased.
+        complete: puts names into a nameless body. Raises PersonNotFound or GalleryNotFound when they have been erased.
 
     Raises:
         IdempotencyInProgress: the same request is being worked on.
@@ -134,7 +135,7 @@ async def _replayed(
     kept = orjson.loads(replay.answer)
     try:
         body = await complete(kept["body"])
-    except DomainError as error:
+    except (GalleryNotFound, PersonNotFound) as error:
         raise gone from error
     headers = {**kept["headers"], "Idempotent-Replayed": "true"}
     return FastJSONResponse(body, status_code=kept["status"], headers=headers)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -52,6 +53,7 @@ class CustodyService:
 
     def __init__(self, gallery: Gallery, cache: EmbeddingCache, journal: Journal) -> None:
         self._gallery, self._cache, self._journal = gallery, cache, journal
+        self._configuring = asyncio.Lock()
 
     async def create_gallery(self, gallery: str, settings: GallerySettings, *, actor: str) -> GallerySummary:
         """See `Gallery.create_gallery`."""
@@ -60,12 +62,20 @@ class CustodyService:
         return summary
 
     async def configure_gallery(
-        self, gallery: str, settings: GallerySettings, *, expected_revision: int | None, actor: str
+        self,
+        gallery: str,
+        change: Callable[[GallerySettings], GallerySettings],
+        *,
+        expected_revision: int | None,
+        actor: str,
     ) -> GallerySummary:
-        """See `Gallery.configure_gallery`."""
-        summary = await self._gallery.configure_gallery(
-            check_gallery_name(gallery), settings, expected_revision=expected_revision
-        )
+        """Let a gallery have other settings than it has now; see `Gallery.configure_gallery`."""
+        # Two changes of different settings at the same time must both be there afterwards.
+        async with self._configuring:
+            known = await self._gallery.summary(check_gallery_name(gallery))
+            summary = await self._gallery.configure_gallery(
+                gallery, change(known.settings), expected_revision=expected_revision
+            )
         await self._note(actor, "gallery.configure", gallery)
         return summary
 

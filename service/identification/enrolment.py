@@ -23,7 +23,7 @@ from service.domain import (
     check_person_id,
 )
 from service.identification.faces import FaceReader, crop_digest, ms_since
-from service.ports import FoundFace, Gallery, Journal, JournalEntry, SearchResult
+from service.ports import Gallery, Journal, JournalEntry, SearchResult
 
 # Of the same crop the embeddings differ by rounding, if at all.
 _SAME_PICTURE = 0.9999
@@ -136,11 +136,12 @@ class EnrolmentService:
         found = [await self._reader.only_face(picture, index, gate) for index, picture in enumerate(pictures)]
         timings = _summed([of_picture for _, of_picture in found])
         faces = [face for face, _ in found]
+        digests = [crop_digest(face.crop) for face in faces]
         started = time.perf_counter()
         vectors = await self._reader.embed(faces)
         embedded = time.perf_counter()
         results = await self._gallery.search(gallery, vectors, _LOOKALIKES)
-        owners = [await self._owner(gallery, face, result) for face, result in zip(faces, results, strict=True)]
+        owners = [await self._owner(gallery, digest, result) for digest, result in zip(digests, results, strict=True)]
         if not known and (owner := _common(owners)) is not None:
             person_id = owner
         conflicts = self._conflicts(person_id, results, settings.target_fpir or self._target_fpir)
@@ -150,17 +151,17 @@ class EnrolmentService:
                 conflicts=[{"person_id": each.person_id, "similarity": each.similarity} for each in conflicts],
             )
         searched = time.perf_counter()
-        ids = _face_ids(faces, [owner[1] if owner and owner[0] == person_id else None for owner in owners], make_id)
+        ids = _face_ids(digests, [owner[1] if owner and owner[0] == person_id else None for owner in owners], make_id)
         new = [
             NewFace(
                 face_id,
                 vector,
                 face.quality,
-                crop_digest(face.crop),
+                digest,
                 expires_at,
                 await self._reader.png_of(face) if settings.keep_crops else None,
             )
-            for (face_id, already), face, vector in zip(ids, faces, vectors, strict=True)
+            for (face_id, already), face, digest, vector in zip(ids, faces, digests, vectors, strict=True)
             if not already
         ]
         person = await self._stored(gallery, person_id, name, metadata or {}, new, extend=extend, repeatable=new_id)
@@ -190,9 +191,8 @@ class EnrolmentService:
         crop = await self._reader.png_of(face) if settings.keep_crops else None
         return NewFace(face_id, vector, face.quality, crop_digest(face.crop), crop=crop)
 
-    async def _owner(self, gallery: str, face: FoundFace, result: SearchResult) -> tuple[str, str] | None:
-        """Person and face id of this very picture, if it is enrolled."""
-        digest = crop_digest(face.crop)
+    async def _owner(self, gallery: str, digest: str, result: SearchResult) -> tuple[str, str] | None:
+        """Person and face id of the very crop of this digest, if it is enrolled."""
         for match in result.matches:
             if match.similarity >= _SAME_PICTURE:
                 stored = await self._gallery.faces(gallery, match.person_id)
@@ -245,12 +245,11 @@ def _common(owners: Sequence[tuple[str, str] | None]) -> str | None:
     return persons.pop() if len(persons) == 1 else None
 
 
-def _face_ids(faces: Sequence[FoundFace], enrolled: Sequence[str | None], make_id: NewId) -> list[tuple[str, bool]]:
+def _face_ids(digests: Sequence[str], enrolled: Sequence[str | None], make_id: NewId) -> list[tuple[str, bool]]:
     """Id of each picture's face, and whether it was there before, enrolled or earlier among these."""
     ids: dict[str, str] = {}
     found = []
-    for index, (face, face_id) in enumerate(zip(faces, enrolled, strict=True)):
-        digest = crop_digest(face.crop)
+    for index, (digest, face_id) in enumerate(zip(digests, enrolled, strict=True)):
         already = face_id is not None or digest in ids
         ids.setdefault(digest, face_id or make_id("f", index))
         found.append((ids[digest], already))

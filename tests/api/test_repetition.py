@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
+from service.api.idempotency import Answer, Once, answered_once
+from service.domain import Overloaded, PersonErased, PersonNotFound
+from service.journal import LogJournal
+from service.ports import Replay
 from service.settings import Settings
 from tests.api.conftest import build_fake, photo
 from tests.api.test_galleries import problem
@@ -98,3 +103,22 @@ def test_at_the_same_time_one_is_done_and_the_others_are_told_to_wait(client: Te
         client.get("/v1/galleries/default").json() | {"faces": 4, "persons": 1}
         == client.get("/v1/galleries/default").json()
     )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("trouble", "told"), [(Overloaded, Overloaded), (PersonNotFound, PersonErased)])
+async def test_a_gallery_that_does_not_answer_is_no_erased_person(trouble: type, told: type) -> None:
+    once = Once("key", "fingerprint")
+    journal = LogJournal()
+    await journal.keep("key", Replay("fingerprint", "g", "ada", b'{"status": 201, "headers": {}, "body": {}}'))
+
+    async def complete(_: dict) -> dict:
+        raise trouble("it happens")
+
+    async def work(_: object) -> Answer:
+        raise AssertionError("it has been done")
+
+    running = SimpleNamespace(in_progress=set(), journal=journal)
+    with pytest.raises(told):
+        await answered_once(running, once, work, complete)
+    assert running.in_progress == set()

@@ -73,10 +73,9 @@ async def configure_gallery(
     """Change settings; what is left out stays."""
     fields = (await read_json(request, running.settings)).parse(ChangeGalleryFields)
     caller.require(Scope.ADMIN, gallery)
-    known = await running.gallery.summary(gallery)
     given = {name: getattr(fields, name) for name in fields.model_fields_set}
     summary = await running.custody.configure_gallery(
-        gallery, replace(known.settings, **given), expected_revision=expected, actor=caller.actor
+        gallery, lambda known: replace(known, **given), expected_revision=expected, actor=caller.actor
     )
     return _tagged(summary, response, running.identity.space_id)
 

@@ -52,6 +52,8 @@ ENROL_PROBLEMS = (
 )
 async def enroll(request: Request, running: Running, caller: Authenticated) -> Response:
     """Store the one face of each picture under one person. The answer is sent when the enrolment is on disk."""
+    # Before the body is read; for which gallery the key is, only the body says.
+    caller.require(Scope.ENROLL)
     submission = await read_submission(request, running.settings, ("image", "images"))
 
     async def work(new_id: NewId | None) -> Answer:
@@ -99,7 +101,10 @@ async def enrolled(
 
 
 async def with_names(running: RunningService, nameless: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a repeated enrolment, with the names that those in it have now. Raises PersonNotFound."""
+    """The answer to a repeated enrolment, with the names that those in it have now.
+
+    Raises PersonNotFound, GalleryNotFound.
+    """
     then = nameless["person"]
     person = await running.gallery.person(then["gallery"], then["person_id"])
     body = {**nameless, "person": PersonOut.of(person).model_dump(mode="json") | {"face_ids": then["face_ids"]}}

@@ -1,5 +1,7 @@
 """Changing and erasing over ports that are dictionaries."""
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -80,7 +82,9 @@ class TestChange:
     async def test_every_change_is_noted_with_its_actor_and_without_a_name(self, world, service):
         with capture_logs() as lines:
             await service.custody.create_gallery("g", GallerySettings(), actor="k1")
-            await service.custody.configure_gallery("g", GallerySettings(0.1), expected_revision=None, actor="k2")
+            await service.custody.configure_gallery(
+                "g", lambda _: GallerySettings(0.1), expected_revision=None, actor="k2"
+            )
             await service.custody.add_person("g", "ada", PersonChange("Ada", {"a": 1}), actor="k3")
             change = PersonChange(name="Ada Lovelace")
             await service.custody.update_person("g", "ada", change, expected_revision=None, actor="k4")
@@ -97,6 +101,27 @@ class TestChange:
             ("k7", "gallery.erase"),
         ]
         assert "Ada" not in str(lines)
+
+    async def test_settings_that_are_changed_at_the_same_time_are_both_changed(self, world, service):
+        await service.custody.create_gallery("g", GallerySettings(), actor="k1")
+        real = world.gallery.summary
+
+        async def slow(gallery):
+            found = await real(gallery)
+            await asyncio.sleep(0.01)
+            return found
+
+        world.gallery.summary = slow
+        changes = ({"target_fpir": 0.1}, {"quality_gate": "off"}, {"keep_crops": True})
+        await asyncio.gather(
+            *(
+                service.custody.configure_gallery(
+                    "g", lambda known, given=given: replace(known, **given), expected_revision=None, actor="k1"
+                )
+                for given in changes
+            )
+        )
+        assert (await real("g")).settings == GallerySettings(0.1, "off", True)
 
     async def test_a_stale_change_is_refused_and_not_noted(self, world, service):
         enrolment = await service.enrolment.enrol([b"1"], gallery=GALLERY, person_id="ada")

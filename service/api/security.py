@@ -13,7 +13,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from structlog.contextvars import bind_contextvars
 
 from service.access import Access, ApiKey, Scope
-from service.domain import Unauthenticated
+from service.domain import Forbidden, Unauthenticated
 
 ANONYMOUS = "anonymous"
 
@@ -45,6 +45,16 @@ class Caller:
         """
         if self.key is not None:
             self.key.allows(scope, gallery)
+
+    def require_everywhere(self, scope: Scope) -> None:
+        """As `require`, for a call that concerns all galleries. Raises Forbidden."""
+        self.require(scope)
+        if self.key is not None and self.key.galleries is not None:
+            raise Forbidden("this API key is for some galleries only, and this call concerns all of them")
+
+    def sees(self, gallery: str) -> bool:
+        """Whether a list may show the caller this gallery."""
+        return self.key is None or self.key.admits(gallery)
 
     async def spend(self, access: Access, requests: int) -> None:
         """Count more requests than the one that a call is. Raises RateLimited."""

@@ -26,8 +26,8 @@ async def list_galleries(running: Running, caller: Authenticated) -> GalleriesOu
     """All galleries that the API key is for, with their sizes."""
     caller.require(Scope.IDENTIFY)
     found = await running.gallery.galleries()
-    seen = [each for each in found if caller.key is None or caller.key.admits(each.name)]
-    return GalleriesOut(galleries=[GalleryOut.of(each, running.identity.space_id) for each in seen])
+    seen = [GalleryOut.of(each, running.identity.space_id) for each in found if caller.sees(each.name)]
+    return GalleriesOut(galleries=seen)
 
 
 @router.post(

@@ -13,7 +13,7 @@ from service.api.problems import BODY_PROBLEMS, documented
 from service.api.schemas.migration import MigrateFields, MigrationOut
 from service.api.security import Authenticated, Caller
 from service.bootstrap import Container
-from service.domain import Forbidden, MigrationUnsupported
+from service.domain import MigrationUnsupported
 from service.migration import Migration
 
 router = APIRouter(prefix="/v1/migration", tags=["operations"])
@@ -82,9 +82,7 @@ async def end_migration(running: Running, caller: Authenticated) -> MigrationOut
 
 
 def _migration(running: RunningService, caller: Caller) -> Migration[Container]:
-    caller.require(Scope.ADMIN)
-    if caller.key is not None and caller.key.galleries is not None:
-        raise Forbidden("this API key is for some galleries only, and a model is changed for all")
+    caller.require_everywhere(Scope.ADMIN)
     if running.migration is None:
         raise MigrationUnsupported(
             "this gallery cannot change its model while it runs: export it, and import the pictures into one under "

@@ -14,29 +14,20 @@ from rich.table import Table
 from model_training.backbones.catalogue import BACKBONES, make_backbone, multiply_adds, parameters
 from model_training.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetShape
 from model_training.backbones.units import MobileBackbone, fold_batch_norms, set_slope_factor
-from model_training.card import write_card
 from model_training.config import DistillationRecipe
-from model_training.data import (
-    AlignedFaces,
-    ViewBank,
-    label_views,
-    prepare_faces,
-)
+from model_training.data.bank import ViewBank, label_views
+from model_training.data.faces import AlignedFaces, prepare_faces
+from model_training.data.pictures import people_in_pairs, pictures_in, without_people
 from model_training.detector.cli import app as detector_app
-from model_training.export import (
-    embed_faces,
-    export_onnx,
-    record_metrics,
-    record_scores,
-    write_manifest,
-)
-from model_training.pictures import people_in_pairs, pictures_in, without_people
-from model_training.processes import Peers, best_device, joined
-from model_training.quantisation import describe_quantised, quantise
-from model_training.scores import measure_scores
-from model_training.shrinking import drop_blocks, load_layer_list
-from model_training.teacher import OnnxTeacher, Teacher, TorchTeacher, raw_pixels
-from model_training.trainer import Trainer, trained_weights
+from model_training.shipping.card import write_card
+from model_training.shipping.export import embed_faces, export_onnx, record_metrics, record_scores, write_manifest
+from model_training.shipping.quantisation import describe_quantised, quantise
+from model_training.shipping.scores import measure_scores
+from model_training.teachers.layer_list import load_layer_list
+from model_training.teachers.networks import OnnxTeacher, Teacher, TorchTeacher, raw_pixels
+from model_training.training.processes import Peers, best_device, joined
+from model_training.training.shrinking import drop_blocks
+from model_training.training.trainer import Trainer, trained_weights
 from service.contract import ImpostorScores, MateScores, read_manifest
 from service.vision.detection import YuNetDetector
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from model_training.data import DataError
+from model_training.data.faces import DataError
 from model_training.detector.canvases import ANSWER_COLUMNS, MAX_ANSWERS, MAX_ROWS, Canvas, Image
 from model_training.detector.geometry import ROW_COLUMNS, Rows, mirror_rows
 from model_training.detector.patience import Painter

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.data import DataError
+from model_training.data.faces import DataError
 from model_training.detector import negatives, photometry
 from model_training.detector.geometry import (
     ROW_COLUMNS,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import typer
 
+from model_training.data.pictures import pictures_in
 from model_training.detector import evaluation
 from model_training.detector.bank import CanvasBank, draw_canvases
 from model_training.detector.canvases import CanvasPainter
@@ -20,7 +21,6 @@ from model_training.detector.network import FaceNetwork
 from model_training.detector.patience import CellTeacher, Painter, PatientPainter
 from model_training.detector.recipe import DetectorRecipe
 from model_training.detector.training import DetectorTrainer
-from model_training.pictures import pictures_in
 
 app = typer.Typer(help="The face and landmark detector: label, train, export, evaluate.", no_args_is_help=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model_training.data import DataError
+from model_training.data.faces import DataError
 from model_training.detector.geometry import Kind, mirror_rows
 from model_training.detector.labels import LABEL_SCORE_THRESHOLD, Faces, box_iou, detected_faces
 from service.vision.detection import YuNetDetector

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model_training.data import DataError
+from model_training.data.faces import DataError
 from service.vision.detection import YuNetDetector
 
 # One face is a row: left, top, right, bottom, then five landmarks as x, y pairs, then the teacher's score.

@@ -22,7 +22,7 @@ from model_training.detector.network import FaceNetwork
 from model_training.detector.optimiser import OrthogonalMomentum
 from model_training.detector.recipe import DetectorRecipe
 from model_training.detector.restart import earlier_training, load_exported
-from model_training.trainer import CheckpointError
+from model_training.training.trainer import CheckpointError
 
 TERMS = ("score", "box", "landmark", "landmark_error")
 

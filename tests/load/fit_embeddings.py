@@ -18,7 +18,7 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
-from model_training.bench import serving_embed
+from model_training.bench.commands import serving_embed
 from service.vision.detection import YuNetDetector
 from service.vision.embedding import OnnxNetwork
 from tests.load.drawing import Modelled, Rows

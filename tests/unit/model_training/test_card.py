@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import service
-from model_training.card import CARD, card_text, write_card
+from model_training.shipping.card import CARD, card_text, write_card
 from service.contract import ImpostorScores, ImpostorTail, MateScores, ModelManifest, Preprocessing, space_id
 
 SHIPPED = Path(service.__file__).parent / "models"

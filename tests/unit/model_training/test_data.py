@@ -7,15 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from model_training.data import (
-    NOBODY,
-    AlignedFaces,
-    DataError,
-    ViewBank,
-    label_views,
-    prepare_faces,
-)
-from model_training.pictures import people_in_pairs, pictures_in, without_people
+from model_training.data.bank import NOBODY, ViewBank, label_views
+from model_training.data.faces import AlignedFaces, DataError, prepare_faces
+from model_training.data.pictures import people_in_pairs, pictures_in, without_people
 from service.contract import TEMPLATE, align
 from service.domain import Box, Detection
 from tests.unit.model_training.common import MeanColours

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_training.data import DataError
+from model_training.data.faces import DataError
 from model_training.detector import evaluation
 from model_training.detector.bank import CanvasBank, draw_canvases
 from model_training.detector.canvases import MAX_ANSWERS, MAX_ROWS, CanvasPainter
@@ -29,7 +29,7 @@ from model_training.detector.patience import CellTeacher, PatientPainter, retaug
 from model_training.detector.recipe import BankRecipe, DetectorRecipe
 from model_training.detector.restart import RestartError
 from model_training.detector.training import DetectorTrainer, rate_factor
-from model_training.trainer import CheckpointError
+from model_training.training.trainer import CheckpointError
 from service.domain import Box, Detection
 from service.vision.detection import YuNetDetector
 

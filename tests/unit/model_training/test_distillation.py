@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from model_training.backbones.stages import Backbone, Stage
-from model_training.distillation import Distillation, Lesson
-from model_training.losses import angular_distillation
-from model_training.margins import AdaptiveCentres, MarginSoftmax
-from model_training.stage_matching import StageMatching, paired_stages
+from model_training.objectives.distillation import Distillation, Lesson
+from model_training.objectives.losses import angular_distillation
+from model_training.objectives.margins import AdaptiveCentres, MarginSoftmax
+from model_training.objectives.stage_matching import StageMatching, paired_stages
 
 SMALL = (Stage("a", 2, 4), Stage("b", 3, 8))
 LARGE = (Stage("x", 5, 2), Stage("y", 4, 4), Stage("z", 6, 8))

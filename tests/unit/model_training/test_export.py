@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 import torch
 
-from model_training import export
 from model_training.backbones.units import set_slope_factor
-from model_training.data import AlignedFaces
-from model_training.export import (
+from model_training.data.faces import AlignedFaces
+from model_training.shipping import export
+from model_training.shipping.export import (
     ParityError,
     embed_faces,
     export_onnx,

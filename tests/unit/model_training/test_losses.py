@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_training.losses import angular_distillation, l2_distillation, logit_distillation
+from model_training.objectives.losses import angular_distillation, l2_distillation, logit_distillation
 
 TEACHER = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]])
 

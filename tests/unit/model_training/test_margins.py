@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_training.margins import AdaptiveCentres, MarginSoftmax, with_margin
+from model_training.objectives.margins import AdaptiveCentres, MarginSoftmax, with_margin
 
 CLASSES = torch.tensor([[3.0, 0.0], [0.0, 0.2], [-1.0, -1.0]])
 FACES = torch.tensor([[2.0, 2.0], [0.3, 0.4], [0.0, -5.0], [-1.0, 0.0]])

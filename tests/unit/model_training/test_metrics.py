@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_training.metrics import TooFewImpostors, best_threshold, fold_accuracy, tar_at_far
+from model_training.protocols.metrics import TooFewImpostors, best_threshold, fold_accuracy, tar_at_far
 
 
 def accuracy_at(threshold, scores, same):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from model_training.metrics import TooFewImpostors
-from model_training.open_set import open_set
+from model_training.protocols.metrics import TooFewImpostors
+from model_training.protocols.open_set import open_set
 
 
 def axes(*numbers):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model_training.protocols import Pair, ProtocolError, read_lfw_pairs, verification
+from model_training.protocols.verification import Pair, ProtocolError, read_lfw_pairs, verification
 
 PAIRS = """2\t1
 Ada\t1\t2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model_training.scores import BODY_RATES, TAIL_RATE, fit_pareto, measure_scores
+from model_training.shipping.scores import BODY_RATES, TAIL_RATE, fit_pareto, measure_scores
 from service.calibration import ImpostorCurve
 
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from model_training.backbones.mobilefacenet import MobileFaceNetShape
 from model_training.backbones.units import AnnealedPReLU, ConvUnit
-from model_training.shrinking import LayerListError, drop_blocks, kept_blocks, load_layer_list
+from model_training.teachers.layer_list import LayerListError, load_layer_list
+from model_training.training.shrinking import drop_blocks, kept_blocks
 from tests.unit.model_training.common import TINY, random_network, random_pixels
 
 

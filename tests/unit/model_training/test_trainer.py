@@ -13,9 +13,10 @@ import torch
 
 from model_training.backbones.units import fold_batch_norms
 from model_training.config import DistillationRecipe
-from model_training.data import NOBODY, DataError, ViewBank
-from model_training.processes import Peers
-from model_training.trainer import CheckpointError, Trainer, learning_rate_at, slope_factor_at, trained_weights
+from model_training.data.bank import NOBODY, ViewBank
+from model_training.data.faces import DataError
+from model_training.training.processes import Peers
+from model_training.training.trainer import CheckpointError, Trainer, learning_rate_at, slope_factor_at, trained_weights
 from service.contract import Preprocessing, to_network_input
 from tests.unit.model_training.common import TINY, MeanColours, random_network
 from tests.unit.model_training.training_worker import RECIPE, learner

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from model_training import views
-from model_training.views import augmented_view, clean_view, mixed_view
+from model_training.data import views
+from model_training.data.views import augmented_view, clean_view, mixed_view
 
 RNG = np.random.default_rng(0)
 CROP = RNG.integers(0, 256, (112, 112, 3), dtype=np.uint8)

@@ -12,9 +12,9 @@ import torch
 
 from model_training.backbones.units import fold_batch_norms
 from model_training.config import DistillationRecipe
-from model_training.data import ViewBank
-from model_training.processes import joined
-from model_training.trainer import Trainer
+from model_training.data.bank import ViewBank
+from model_training.training.processes import joined
+from model_training.training.trainer import Trainer
 from tests.unit.model_training.common import TINY, random_network
 
 RECIPE = DistillationRecipe(

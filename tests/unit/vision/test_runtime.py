@@ -15,7 +15,9 @@ import service
 REPOSITORY = Path(service.__file__).parents[1]
 
 
-@pytest.mark.parametrize("module", ["service.vision.embedding", "service.bootstrap", "model_training.teacher"])
+@pytest.mark.parametrize(
+    "module", ["service.vision.embedding", "service.bootstrap", "model_training.teachers.networks"]
+)
 def test_telemetry_is_off_before_the_library_is_loaded(module: str) -> None:
     code = (
         "import os, sys\n"

@@ -18,11 +18,11 @@ from tqdm import tqdm
 from model_training.backbones.stages import Backbone
 from model_training.backbones.units import set_slope_factor
 from model_training.config import DistillationRecipe
-from model_training.data import Batch, ViewBank
-from model_training.distillation import Distillation, Lesson
-from model_training.margins import AdaptiveCentres, MarginSoftmax
-from model_training.processes import Peers
-from model_training.stage_matching import StageMatching
+from model_training.data.bank import Batch, ViewBank
+from model_training.objectives.distillation import Distillation, Lesson
+from model_training.objectives.margins import AdaptiveCentres, MarginSoftmax
+from model_training.objectives.stage_matching import StageMatching
+from model_training.training.processes import Peers
 from service.contract import Preprocessing, to_network_input
 
 _STUDENT = "student."

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from model_training.open_set import open_set
-from model_training.pictures import people_in_pairs, pictures_in
-from model_training.protocols import Embed, ProtocolError, read_lfw_pairs, verification
-from model_training.speed import compare
-from model_training.thresholds import RATES, SIZES, draw, thresholds
+from model_training.bench.speed import compare
+from model_training.bench.thresholds import RATES, SIZES, draw, thresholds
+from model_training.data.pictures import people_in_pairs, pictures_in
+from model_training.protocols.open_set import open_set
+from model_training.protocols.verification import Embed, ProtocolError, read_lfw_pairs, verification
 from service.calibration import ImpostorCurve
 from service.contract import ContractError, align, read_manifest
 from service.domain import Detection
@@ -217,7 +217,3 @@ def show_thresholds(
     Console().print(table)
     if plot is not None:
         draw(curve, plot)
-
-
-if __name__ == "__main__":
-    app()

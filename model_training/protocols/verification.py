@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.metrics import FoldAccuracy, TooFewImpostors, fold_accuracy, tar_at_far
+from model_training.protocols.metrics import FoldAccuracy, TooFewImpostors, fold_accuracy, tar_at_far
 
 # Picture file to unit embedding (d,), or None where no face is found.
 Embed = Callable[[Path], NDArray[np.float32] | None]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from model_training.data import AlignedFaces
-from model_training.export import ParityError, embed_faces
+from model_training.data.faces import AlignedFaces
+from model_training.shipping.export import ParityError, embed_faces
 from service.contract import ModelManifest, Preprocessing, read_manifest, sha256_of_file, space_id, to_network_input
 
 _CALIBRATION_FACES = 512

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_training.backbones.stages import Stage
-from model_training.losses import angular_distillation
+from model_training.objectives.losses import angular_distillation
 
 
 def paired_stages(student: Sequence[Stage], teacher: Sequence[Stage]) -> list[tuple[int, int]]:

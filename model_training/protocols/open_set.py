@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.metrics import TooFewImpostors
+from model_training.protocols.metrics import TooFewImpostors
 
 Vectors = NDArray[np.float32]
 # Target FPIR and number of gallery faces to a threshold.

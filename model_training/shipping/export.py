@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from model_training.backbones.units import MobileBackbone, fold_batch_norms
-from model_training.data import AlignedFaces
+from model_training.data.faces import AlignedFaces
 from service.contract import (
     CROP_SIDE_PX,
     ImpostorScores,

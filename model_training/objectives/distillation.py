@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_training.backbones.stages import Backbone
-from model_training.losses import angular_distillation, l2_distillation, logit_distillation
-from model_training.margins import AdaptiveCentres, MarginSoftmax
-from model_training.stage_matching import StageMatching
+from model_training.objectives.losses import angular_distillation, l2_distillation, logit_distillation
+from model_training.objectives.margins import AdaptiveCentres, MarginSoftmax
+from model_training.objectives.stage_matching import StageMatching
 
 Objective = Literal["angular", "l2", "logits", "adadistill", "none"]
 

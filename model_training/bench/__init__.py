@@ -1,0 +1,1 @@
+"""`shrinkface bench`: protocols on raw pictures through the serving code and the shipped models."""

@@ -1,0 +1,5 @@
+"""Runs the benchmarks without the `shrinkface` command."""
+
+from model_training.bench.commands import app
+
+app()

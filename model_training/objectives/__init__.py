@@ -1,0 +1,1 @@
+"""What a student is held to: angular distillation, its rivals, margin softmax, stages."""

@@ -1,0 +1,1 @@
+"""Frozen networks that say what a student should have said."""

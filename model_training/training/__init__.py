@@ -1,0 +1,1 @@
+"""The loop that makes a student, and what it starts from."""

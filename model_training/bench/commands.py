@@ -34,7 +34,7 @@ app = typer.Typer(help="Measure the shipped models.", no_args_is_help=True)
 
 # Of the people at hand, so that enough are left to be strangers when others fill the gallery.
 _MOST_ENROLLED = 2_000
-_MODELS = Path(__file__).parent.parent / "service" / "models"
+_MODELS = Path(__file__).parents[2] / "service" / "models"
 
 
 @app.callback()

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain import FolderInUse, StorageUnusable
+from service.gallery import reads
 from service.gallery.folder import FolderLock
+from service.gallery.records import now_us
 from service.gallery.schema import DATABASE_FILE, MIGRATIONS, as_domain_error, open_reader
 from service.gallery.snapshot import INDEX_FOLDER, SnapshotDamaged, SnapshotFolder, reconciled
 from service.gallery.vectors import STORED_DTYPE, not_unit
@@ -154,20 +156,31 @@ def _faulty_snapshots(
         homes = [folder / INDEX_FOLDER / name for name in names]
         homes = [home for home in homes if home.is_dir()]
         findings = []
+        expired = reads.expired_keys(connection, now_us())
         for home in homes:
             keys = connection.execute(
                 "SELECT face_key FROM faces JOIN galleries USING (gallery_key) WHERE name = ? ORDER BY face_key",
                 (home.name,),
             )
-            live = np.fromiter((row[0] for row in keys), dtype=np.int64)
+            stored = np.fromiter((row[0] for row in keys), dtype=np.int64)
+            hidden = np.array(expired.get(home.name, ()), dtype=np.int64)
             try:
-                findings += _faulty_rows(home, meta, live)
+                findings += _faulty_rows(home, meta, stored, hidden)
             except SnapshotDamaged as damage:
                 findings.append(f"the snapshot of gallery {home.name} is damaged: {damage}")
         return len(homes), findings
 
 
-def _faulty_rows(home: Path, meta: dict[str, Any], live: NDArray[np.int64]) -> list[str]:
+def _faulty_rows(home: Path, meta: dict[str, Any], stored: NDArray[np.int64], hidden: NDArray[np.int64]) -> list[str]:
+    """What is wrong with a gallery's snapshot.
+
+    Args:
+        stored: keys of the gallery's faces, ascending.
+        hidden: keys of those of them whose time has come. Their rows may be in the snapshot, whole or blanked, or not.
+
+    Raises:
+        SnapshotDamaged: it cannot be used.
+    """
     dtype = SnapshotFolder.dtype_of(home)
     if dtype is None:
         return []
@@ -175,6 +188,8 @@ def _faulty_rows(home: Path, meta: dict[str, Any], live: NDArray[np.int64]) -> l
     if loaded is None:
         return []
     kept, snapshot = loaded
+    live = np.setdiff1d(stored, hidden, assume_unique=True)
     dead = np.flatnonzero(~reconciled(kept, snapshot.rows, live))
-    left = int((~kept.blank_rows(dead)).sum())
+    erased = dead[~np.isin(kept.keys.array[dead], hidden)]
+    left = int((~kept.blank_rows(erased)).sum())
     return [f"the snapshot of gallery {home.name} holds {left} faces that were erased"] if left else []

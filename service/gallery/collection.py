@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.index import FaceIndex, search_on_one_core
+from service.gallery.records import now_us
 from service.gallery.snapshot import SnapshotDamaged, SnapshotFolder
 from service.gallery.store import Store
 from service.gallery.team import Team
@@ -51,6 +53,9 @@ class IndexCollection:
         self._dtype = dtype
         self._home = home
         self._removed_from: set[str] = set()
+        # Faces whose time has come and whose rows still exist, by gallery: stored, and in no index.
+        self._hidden: dict[str, set[int]] = {}
+        self._hiding = threading.Lock()
         self._exact_up_to = exact_up_to
         self._on_recall = on_recall
         self._agreed: deque[bool] = deque(maxlen=_CHECKS)
@@ -92,6 +97,10 @@ class IndexCollection:
             StorageUnusable: an embedding is damaged; it is named.
         """
         keys = store.face_keys()
+        for name, expired in store.expired_keys(now_us()).items():
+            # They begin hidden: a snapshot may hold them, hold blanked rows of them, or have lost them to a compaction.
+            keys[name] = np.setdiff1d(keys[name], expired, assume_unique=True)
+            self._hidden[name] = set(expired.tolist())
         for name, live in keys.items():
             index = self._begun_at_start(name, live)
             index.upkeep = None
@@ -109,20 +118,38 @@ class IndexCollection:
             index.upkeep = self._schedule
 
     def remove(self, gallery: str, keys: NDArray[np.int64], *, revision: int) -> int:
-        """Take faces out of a gallery's index; how many there were. See `FaceIndex.remove`."""
+        """Take faces out of a gallery's index; how many there were, hidden ones included. See `FaceIndex.remove`."""
         self._removed_from.add(gallery)
-        return self.begun(gallery).remove(keys, revision=revision)
+        index = self.begun(gallery)
+        with self._hiding:
+            hidden = self._hidden.get(gallery, set())
+            gone = hidden.intersection(keys.tolist())
+            if not gone:
+                return index.remove(keys, revision=revision)
+            hidden -= gone
+            told_before = np.array(sorted(gone), dtype=np.int64)
+            index.remove(told_before, revision=revision)
+            return len(gone) + index.remove(np.setdiff1d(keys, told_before), revision=revision)
 
     def hide(self, gallery: str, keys: NDArray[np.int64]) -> None:
-        """Let no search see some faces any more, whose rows are still to be erased. From any thread."""
-        index = self._indexes.get(gallery)
-        if index is not None:
-            index.remove(keys)
+        """Let no search see some faces any more, whose rows are still to be erased. From any thread.
+
+        Args:
+            gallery: nothing happens where it has no index.
+            keys: (m,) int64, ascending; those that are hidden already may be among them.
+        """
+        with self._hiding:
+            index = self._indexes.get(gallery)
+            if index is not None:
+                index.remove(keys)
+                self._hidden.setdefault(gallery, set()).update(keys.tolist())
 
     def drop(self, gallery: str) -> Future[None]:
         """Take a gallery's index away at once; done when nothing of it is left on disk."""
         self._removed_from.discard(gallery)
-        index = self._indexes.pop(gallery, None)
+        with self._hiding:
+            self._hidden.pop(gallery, None)
+            index = self._indexes.pop(gallery, None)
         if index is None:
             done: Future[None] = Future()
             done.set_result(None)
@@ -147,7 +174,7 @@ class IndexCollection:
         """A gallery's index with the rows of its snapshot, or with room for all of its faces.
 
         Args:
-            live: keys of the faces enrolled in it, ascending.
+            live: keys of the faces that searches are to see, ascending.
         """
         home = self._home and self._home(gallery)
         if home is not None:

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -280,15 +279,7 @@ class EmbeddedGallery(Gallery):
         """See `Gallery.erase_expired`; also raises StorageFull, Overloaded, NotReady."""
 
         def publish(gone: list[Forgotten]) -> list[Expiry]:
-            # Searches may have been told before.
-            return [
-                Expiry(
-                    each.gallery,
-                    each.person_id,
-                    replace(self._publisher.erased(each), index_entries=len(each.face_keys)),
-                )
-                for each in gone
-            ]
+            return [Expiry(each.gallery, each.person_id, self._publisher.erased(each)) for each in gone]
 
         if self._expiry.due:
             await self._readers.run(self._expiry.hide)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-
-import numpy as np
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from service.gallery import reads
 from service.gallery.collection import IndexCollection
@@ -26,11 +25,23 @@ class ExpiryWatch:
         self._lock = threading.Lock()
         self._next_us = store.read(lambda connection: reads.next_expiry_us(connection, 0)) or _NEVER
 
-    def expect(self, expiries_us: Iterable[int | None]) -> None:
-        """Note when new faces expire; called before anybody is told that they are stored."""
+    @contextmanager
+    def expecting(self, expiries_us: Iterable[int | None]) -> Iterator[None]:
+        """Note when new faces expire, around bringing them into an index; both before anybody is told of them.
+
+        Before, so that no search sees them too late, and again afterwards, since a `hide` in between has met them in
+        the store and not yet in the index.
+        """
         soonest = min((each for each in expiries_us if each is not None), default=_NEVER)
+        self._expect(soonest)
+        try:
+            yield
+        finally:
+            self._expect(soonest)
+
+    def _expect(self, expiry_us: int) -> None:
         with self._lock:
-            self._next_us = min(self._next_us, soonest)
+            self._next_us = min(self._next_us, expiry_us)
 
     @property
     def due(self) -> bool:
@@ -43,9 +54,6 @@ class ExpiryWatch:
             return
         with self._lock:
             now = now_us()
-            keys: dict[str, list[int]] = {}
-            for gallery, key in self._store.read(lambda connection: reads.expired_keys(connection, now)):
-                keys.setdefault(gallery, []).append(key)
-            for gallery, expired in keys.items():
-                self._indexes.hide(gallery, np.array(expired, dtype=np.int64))
+            for gallery, expired in self._store.expired_keys(now).items():
+                self._indexes.hide(gallery, expired)
             self._next_us = self._store.read(lambda connection: reads.next_expiry_us(connection, now)) or _NEVER

@@ -26,19 +26,20 @@ class Publisher:
     ) -> list[ImportOutcome]:
         """Faces of an import."""
         if len(stored.face_keys):
-            self._expiry.expect(face.expires_us for candidate in candidates for face in candidate.faces)
-            index = self._indexes.begun(gallery)
             chosen = vectors[stored.positions]
-            index.add(stored.face_keys, stored.person_keys, stored.face_ids, chosen, revision=stored.revision)
+            with self._expiry.expecting(face.expires_us for candidate in candidates for face in candidate.faces):
+                self._indexes.begun(gallery).add(
+                    stored.face_keys, stored.person_keys, stored.face_ids, chosen, revision=stored.revision
+                )
         return stored.outcomes
 
     def enrolled(self, rows: Sequence[FaceRow], vectors: NDArray[np.float32], stored: Enrolled) -> Person:
         """Faces of one person."""
-        self._expiry.expect(row.expires_us for row in rows)
         index = self._indexes.begun(stored.person.gallery)
         persons = np.full(len(rows), stored.person_key, dtype=np.int64)
         face_ids = [row.face_id for row in rows]
-        index.add(stored.face_keys, persons, face_ids, vectors, revision=stored.revision)
+        with self._expiry.expecting(row.expires_us for row in rows):
+            index.add(stored.face_keys, persons, face_ids, vectors, revision=stored.revision)
         return stored.person
 
     def erased(self, forgotten: Forgotten) -> Removal:

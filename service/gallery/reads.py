@@ -152,10 +152,13 @@ def any_expired(connection: sqlite3.Connection) -> bool:
     return row is not None
 
 
-def expired_keys(connection: sqlite3.Connection, now_us: int) -> list[tuple[str, int]]:
-    """Gallery and key of the faces whose time has come and who are not erased yet, keys ascending."""
-    return connection.execute(
+def expired_keys(connection: sqlite3.Connection, now_us: int) -> dict[str, list[int]]:
+    """Keys of the faces whose time has come and who are not erased yet, ascending, by gallery."""
+    keys: dict[str, list[int]] = {}
+    for gallery, key in connection.execute(
         "SELECT name, face_key FROM faces JOIN galleries USING (gallery_key) WHERE expires_at_us <= ? "
         "ORDER BY face_key",
         (now_us,),
-    ).fetchall()
+    ):
+        keys.setdefault(gallery, []).append(key)
+    return keys

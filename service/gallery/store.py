@@ -171,6 +171,11 @@ class Store:
         keys = {name: np.sort(np.concatenate(found[key])) for key, name in names.items() if key in found}
         return {name: keys.get(name, np.empty(0, dtype=np.int64)) for name in names.values()}
 
+    def expired_keys(self, now_us: int) -> dict[str, NDArray[np.int64]]:
+        """Keys of the faces whose time has come and who are not erased yet, ascending, by gallery."""
+        keys = self.read(lambda connection: reads.expired_keys(connection, now_us))
+        return {gallery: np.array(expired, dtype=np.int64) for gallery, expired in keys.items()}
+
     def stored_faces(self, keys: NDArray[np.int64], *, chunk: int = 8_192) -> Iterator[StoredFaces]:
         """Faces by their keys, ascending, `chunk` at a time.
 

@@ -17,6 +17,7 @@ from model_training.backbones.units import MobileBackbone, fold_batch_norms, set
 from model_training.config import DistillationRecipe
 from model_training.data.bank import ViewBank, label_views
 from model_training.data.faces import AlignedFaces, prepare_faces
+from model_training.data.heads import HeadError, main_landmarks, measure_head
 from model_training.data.pictures import people_in_pairs, pictures_in, without_people
 from model_training.detector.cli import app as detector_app
 from model_training.shipping.card import write_card
@@ -53,6 +54,28 @@ def prepare(
         pictures = without_people(pictures, people_in_pairs(exclude_pairs))
     count = prepare_faces(pictures, source, YuNetDetector(detector, score_threshold=0.5), out)
     _console.print(f"{count} faces from {len(pictures)} pictures in {out}")
+
+
+@app.command()
+def head(
+    source: Annotated[list[Path], typer.Option(exists=True, file_okay=False, help="Folders of pictures.")],
+    detector: _ExistingFile = _MODELS / "detector.onnx",
+    exclude_pairs: Annotated[Path | None, typer.Option(help="Leave out everybody whom this pairs file names.")] = None,
+) -> None:
+    """Measure the mean head by which the service tells poses, as this detector sees its five landmarks."""
+    pictures = [picture for folder in source for picture in pictures_in(folder)]
+    if exclude_pairs is not None:
+        pictures = without_people(pictures, people_in_pairs(exclude_pairs))
+    landmarks = main_landmarks(pictures, YuNetDetector(detector))
+    try:
+        points = measure_head(landmarks)
+    except HeadError as error:
+        raise typer.BadParameter(str(error)) from error
+    table = Table("point", "right", "down", "towards the viewer")
+    for name, point in zip(("left eye", "right eye", "nose", "left of mouth", "right of mouth"), points, strict=True):
+        table.add_row(name, *(f"{value:.3f}" for value in point))
+    _console.print(table)
+    _console.print(f"in eye distances, of {len(landmarks)} faces in {len(pictures)} pictures")
 
 
 @app.command()

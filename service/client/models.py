@@ -27,12 +27,17 @@ class Box(Answer):
 
 
 class Quality(Answer):
-    """How well a face can be compared; `issues` names what falls short of the enrolment gate."""
+    """How well a face can be compared; `issues` names what falls short of the enrolment gate.
+
+    Angles are in degrees; yaw and pitch are None for faces that an older version enrolled.
+    """
 
     side_px: float
     detection_score: float
     sharpness: float
     yaw: float
+    yaw_deg: float | None = None
+    pitch_deg: float | None = None
     roll_deg: float
     issues: tuple[str, ...]
 

@@ -47,6 +47,8 @@ class FaceQuality:
         yaw: turn of the head read off the nose, as a fraction of the eye distance; 0 is frontal, beyond +-0.5 profile.
         roll_deg: tilt in the picture plane, degrees, clockwise positive.
         issues: what falls short of the enrolment gate, empty when nothing does.
+        yaw_deg: turn of the head, degrees, positive towards image-right; None for faces that an older version enrolled.
+        pitch_deg: nod of the head, degrees, positive upwards; None likewise.
     """
 
     side_px: float
@@ -55,6 +57,8 @@ class FaceQuality:
     yaw: float
     roll_deg: float
     issues: tuple[str, ...] = ()
+    yaw_deg: float | None = None
+    pitch_deg: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain import Detection, FaceQuality
+from service.vision.pose import head_pose
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +55,34 @@ def assess(detection: Detection, crop: NDArray[np.uint8], gate: QualityGate) -> 
     grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
     # The middle only: black corners from outside the picture would count as edges.
     sharpness = float(cv2.Laplacian(grey[28:84, 28:84], cv2.CV_32F).std())
-    yaw, roll_deg = head_pose(detection.landmarks)
+    yaw = nose_offset(detection.landmarks)
+    pose = head_pose(detection.landmarks)
     return FaceQuality(
         side_px=round(side_px, 1),
         detection_score=round(detection.score, 4),
         sharpness=round(sharpness, 2),
         yaw=round(yaw, 3),
-        roll_deg=round(roll_deg, 1),
+        roll_deg=round(pose.roll_deg, 1),
         issues=gate.issues(side_px, detection.score, sharpness, yaw),
+        yaw_deg=round(pose.yaw_deg, 1),
+        pitch_deg=round(pose.pitch_deg, 1),
     )
 
 
-def head_pose(landmarks: NDArray[np.float32]) -> tuple[float, float]:
-    """Yaw and roll from five landmarks.
+def nose_offset(landmarks: NDArray[np.float32]) -> float:
+    """How far a face is turned, without a model of heads.
 
     Args:
         landmarks: (5, 2) float, pixels, in the contract's order.
 
     Returns:
         The nose's offset from the midline between eyes and mouth along the line of the eyes, as a fraction of the eye
-        distance (0 frontal, positive towards image-right), and the tilt of the line of the eyes in degrees.
+        distance: 0 frontal, positive towards image-right.
     """
     points = landmarks.astype(np.float64)
     eyes = points[1] - points[0]
     distance = float(np.hypot(*eyes))
     if distance < 1e-6:
-        return 0.0, 0.0
+        return 0.0
     middle = (points[0] + points[1] + points[3] + points[4]) / 4
-    yaw = float(np.dot(points[2] - middle, eyes) / distance**2)
-    return yaw, float(np.degrees(np.arctan2(eyes[1], eyes[0])))
+    return float(np.dot(points[2] - middle, eyes) / distance**2)

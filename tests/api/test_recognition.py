@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from service.contract import TEMPLATE
+from service.vision.pose import head_pose
 from tests.api.conftest import DIMENSION, photo
 
 
@@ -121,6 +123,19 @@ def test_detect_takes_a_picture_without_faces(client: TestClient) -> None:
     assert client.post("/v1/detect", files={"image": photo()}).json()["faces"] == []
     (face,) = client.post("/v1/detect", files={"image": photo(4)}).json()["faces"]
     assert face["box"] == {"x": 0.0, "y": 0.0, "width": 112.0, "height": 112.0}
+
+
+def test_a_face_tells_how_its_head_is_held(client: TestClient) -> None:
+    (face,) = client.post("/v1/detect", files={"image": photo(4)}).json()["faces"]
+    (found,) = client.post("/identify", files={"image": photo(4)}).json()["faces"]
+    assert found["quality"] == face["quality"]
+    # Its landmarks are the template's.
+    pose = head_pose(TEMPLATE)
+    told = [face["quality"][name] for name in ("yaw_deg", "pitch_deg", "roll_deg")]
+    assert told == [round(angle, 1) for angle in (pose.yaw_deg, pose.pitch_deg, pose.roll_deg)]
+    (stored,) = enrol(client, 4)["faces"]
+    (kept,) = client.get("/v1/galleries/default/persons/p4/faces").json()["faces"]
+    assert kept["quality"] == stored["quality"] == face["quality"]
 
 
 def test_embeddings_are_unit_vectors(client: TestClient) -> None:

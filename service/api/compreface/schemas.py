@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,9 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.compreface.options import FaceOptions
 from service.domain import AnalysedFace, Box, ServiceIdentity
 from service.identification import Identification, PictureFaces
-
-# How far the tip of a nose stands out in front of eyes and mouth, in distances of the eyes.
-_NOSE_DEPTH = 0.45
 
 
 class CompreFaceBox(BaseModel):
@@ -26,11 +22,11 @@ class CompreFaceBox(BaseModel):
 
 
 class CompreFacePose(BaseModel):
-    """How a head is held, in degrees. Pitch is not measured; yaw is an estimate from the place of the nose."""
+    """How a head is held, in degrees: positive are up, clockwise and towards image-right."""
 
     pitch: float | None
     roll: float
-    yaw: float
+    yaw: float | None
 
 
 class CompreFaceFace(BaseModel):
@@ -149,8 +145,8 @@ def face_members(face: AnalysedFace, found: PictureFaces | Identification, optio
     if "landmarks" in options.plugins:
         members["landmarks"] = [(round(float(x)), round(float(y))) for x, y in face.detection.landmarks]
     if "pose" in options.plugins:
-        yaw = math.degrees(math.atan2(face.quality.yaw, _NOSE_DEPTH))
-        members["pose"] = CompreFacePose(pitch=None, roll=face.quality.roll_deg, yaw=round(yaw, 1))
+        quality = face.quality
+        members["pose"] = CompreFacePose(pitch=quality.pitch_deg, roll=quality.roll_deg, yaw=quality.yaw_deg)
     if "calculator" in options.plugins and face.embedding is not None:
         members["embedding"] = face.embedding.tolist()
     if options.status:

@@ -14,13 +14,18 @@ from service.ports import GallerySummary, JournalEntry
 
 
 class QualityOut(BaseModel):
-    """How well the face can be compared; `issues` names what falls short of the enrolment gate."""
+    """How well the face can be compared; `issues` names what falls short of the enrolment gate.
+
+    `yaw_deg` and `pitch_deg` are null for faces that an older version enrolled.
+    """
 
     side_px: float
     detection_score: float
     sharpness: float
-    yaw: float
-    roll_deg: float
+    yaw: float = Field(description="Offset of the nose in eye distances; 0 is frontal, beyond +-0.5 profile.")
+    yaw_deg: float | None = Field(description="Turn of the head, positive towards image-right.")
+    pitch_deg: float | None = Field(description="Nod of the head, positive upwards.")
+    roll_deg: float = Field(description="Tilt of the head, positive clockwise.")
     issues: list[str]
 
     @classmethod
@@ -31,6 +36,8 @@ class QualityOut(BaseModel):
             detection_score=quality.detection_score,
             sharpness=quality.sharpness,
             yaw=quality.yaw,
+            yaw_deg=quality.yaw_deg,
+            pitch_deg=quality.pitch_deg,
             roll_deg=quality.roll_deg,
             issues=list(quality.issues),
         )

@@ -5,7 +5,7 @@ import pytest
 
 from service.contract import TEMPLATE
 from service.domain import Box, Detection
-from service.vision.quality import QualityGate, assess, head_pose
+from service.vision.quality import QualityGate, assess, nose_offset
 
 GATE = QualityGate(min_side_px=24.0, min_detection_score=0.6, min_sharpness=3.0, max_yaw=0.9)
 
@@ -26,34 +26,32 @@ def turned(points, degrees):
     return np.asarray(points) @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
-class TestHeadPose:
+class TestNoseOffset:
     # Eyes at +-1, mouth corners at +-0.8 below: the middle is at 0 and the eye distance is 2.
     FRONTAL = ((-1, 0), (1, 0), (0, 1), (-0.8, 2), (0.8, 2))
 
-    def test_a_symmetric_face_looks_straight_ahead(self):
-        assert head_pose(np.float32(self.FRONTAL)) == pytest.approx((0.0, 0.0), abs=1e-6)
+    def test_of_a_symmetric_face_there_is_none(self):
+        assert nose_offset(np.float32(self.FRONTAL)) == pytest.approx(0.0, abs=1e-6)
 
-    @pytest.mark.parametrize(("nose_x", "yaw"), [(0.5, 0.25), (-0.5, -0.25), (2.0, 1.0)])
-    def test_yaw_is_the_offset_of_the_nose_in_eye_distances(self, nose_x, yaw):
+    @pytest.mark.parametrize(("nose_x", "offset"), [(0.5, 0.25), (-0.5, -0.25), (2.0, 1.0)])
+    def test_it_is_in_eye_distances(self, nose_x, offset):
         points = np.float32(self.FRONTAL)
         points[2, 0] = nose_x
-        assert head_pose(points)[0] == pytest.approx(yaw, abs=1e-6)
+        assert nose_offset(points) == pytest.approx(offset, abs=1e-6)
 
     @pytest.mark.parametrize("degrees", [-170, -35, 10, 90])
-    def test_roll_is_the_slope_of_the_eyes_clockwise_and_leaves_yaw_alone(self, degrees):
+    def test_a_tilt_leaves_it_alone(self, degrees):
         points = np.float32(self.FRONTAL)
         points[2, 0] = 0.5
-        yaw, roll = head_pose(turned(points, degrees).astype(np.float32))
-        assert roll == pytest.approx(degrees, abs=1e-3)
-        assert yaw == pytest.approx(0.25, abs=1e-5)
+        assert nose_offset(turned(points, degrees).astype(np.float32)) == pytest.approx(0.25, abs=1e-5)
 
-    def test_neither_depends_on_size_or_place(self):
+    def test_it_depends_on_neither_size_nor_place(self):
         points = np.float32(self.FRONTAL)
         points[2, 0] = 0.3
-        assert head_pose(points * 37 + 400) == pytest.approx(head_pose(points), abs=1e-4)
+        assert nose_offset(points * 37 + 400) == pytest.approx(nose_offset(points), abs=1e-4)
 
     def test_eyes_in_one_place_have_no_direction(self):
-        assert head_pose(np.zeros((5, 2), np.float32)) == (0.0, 0.0)
+        assert nose_offset(np.zeros((5, 2), np.float32)) == 0.0
 
 
 class TestAssess:
@@ -81,6 +79,17 @@ class TestAssess:
         quality = assess(detection(), striped(), GATE)
         assert quality.issues == ()
         assert quality.detection_score == 0.9
+
+    def test_the_pose_is_told_in_degrees(self):
+        # A clockwise turn in the picture.
+        points = turned(TEMPLATE - TEMPLATE.mean(axis=0), 30)
+        away = points.copy()
+        away[2] += [8 * np.cos(np.pi / 6), 8 * np.sin(np.pi / 6)]
+        straight, right = (assess(detection(landmarks=each), striped(), GATE) for each in (points, away))
+        assert straight.roll_deg == pytest.approx(30, abs=1)
+        assert right.roll_deg == pytest.approx(30, abs=2)
+        assert right.yaw_deg > straight.yaw_deg + 15
+        assert right.pitch_deg == pytest.approx(straight.pitch_deg, abs=2)
 
     def test_everything_wrong_is_named_in_a_fixed_order(self):
         away = np.array(TEMPLATE)

@@ -50,6 +50,7 @@ from service.domain.faces import (
     Match,
     ServiceIdentity,
 )
+from service.domain.metadata import MAX_METADATA_DEPTH, check_metadata_depth
 from service.domain.names import (
     GALLERY_NAME,
     PERSON_ID,
@@ -107,6 +108,7 @@ __all__ = [
     "InvalidEmbedding",
     "InvalidRequest",
     "LooksLikeAnother",
+    "MAX_METADATA_DEPTH",
     "Match",
     "MigrationConflict",
     "MigrationUnsupported",
@@ -137,5 +139,6 @@ __all__ = [
     "Unauthenticated",
     "Unchanged",
     "check_gallery_name",
+    "check_metadata_depth",
     "check_person_id",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import FaceQuality, InvalidEmbedding, InvalidRequest, NewFace
+from service.domain import FaceQuality, InvalidEmbedding, InvalidRequest, NewFace, check_metadata_depth
 from service.gallery.vectors import checked_unit_rows
 
 _MAX_FACE_ID = 128
@@ -72,10 +72,11 @@ def _checked_or_refused(faces: Sequence[NewFace], dimension: int) -> NDArray[np.
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> str:
-    """Metadata as stored. Raises InvalidRequest for what JSON cannot say."""
+    """Metadata as stored. Raises InvalidRequest for what JSON cannot say, or says too deeply for its readers."""
+    check_metadata_depth(metadata)
     try:
         return _JSON.encode(dict(metadata))
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise InvalidRequest("the metadata cannot be written as JSON", field="metadata") from error
 
 

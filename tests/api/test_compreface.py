@@ -6,6 +6,7 @@ import base64
 import uuid
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -69,6 +70,17 @@ def test_subjects_are_added_listed_and_erased(client: TestClient) -> None:
     client.post(SUBJECTS, json={"subject": "bob"})
     assert client.delete(SUBJECTS).json() == {"deleted": 2}
     assert subjects(client) == []
+
+
+@pytest.mark.parametrize("name", ["a/b", "two\nlines", "ends\n", "\n starts", "a\r\u2028b", "50%?#&"])
+def test_a_subject_of_any_text_is_renamed_and_erased(client: TestClient, name: str) -> None:
+    path = f"{SUBJECTS}/{quote(name, safe='')}"
+    assert told(client.put(path, json={"subject": "eve"})) == (404, 42)
+    assert told(client.delete(path)) == (404, 42)
+    client.post(SUBJECTS, json={"subject": name})
+    assert client.put(path, json={"subject": "eve"}).json() == {"updated": True}
+    assert client.put(f"{SUBJECTS}/eve", json={"subject": name}).json() == {"updated": True}
+    assert client.delete(path).json() == {"subject": name}
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 256, "\ud800", 7, None])

@@ -37,6 +37,7 @@ from service.domain import (
     Removal,
     RevisionMismatch,
     check_gallery_name,
+    check_metadata_depth,
     check_person_id,
 )
 from service.ports import Gallery, GallerySummary, SearchResult
@@ -371,6 +372,7 @@ def _check_revision(revision: int, expected: int | None) -> None:
 def _check_profile(name: str | None, metadata: Mapping[str, Any]) -> None:
     if _is_broken(name or ""):
         raise InvalidRequest("name")
+    check_metadata_depth(metadata)
     try:
         json.dumps(metadata, allow_nan=False)
     except ValueError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from service.domain import (
+    MAX_METADATA_DEPTH,
     UNCHANGED,
     GalleryNotFound,
     InvalidRequest,
@@ -177,3 +180,32 @@ async def test_persons_are_found_by_name_and_metadata(open_gallery: OpenGallery)
             assert [person.person_id for person in await found(gallery, wanted, 6)] == [ids[i] for i in fitting]
         with pytest.raises(GalleryNotFound):
             await gallery.find_persons("h", PersonFilter(), after=None, limit=5)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """Metadata of so many levels, objects and arrays in turn."""
+    inner: Any = "leaf"
+    for level in range(levels - 1):
+        inner = [inner] if level % 2 else {"k": inner}
+    return {"outermost": inner}
+
+
+async def test_metadata_is_only_so_deep(open_gallery: OpenGallery) -> None:
+    deepest, too_deep = nested(MAX_METADATA_DEPTH), nested(MAX_METADATA_DEPTH + 1)
+    async with opened(open_gallery) as gallery:
+        assert (await gallery.enrol("g", "ann", None, deepest, [])).metadata == deepest
+        changed = await gallery.update_person("g", "ann", PersonChange(metadata=nested(2)))
+        assert (await gallery.update_person("g", "ann", PersonChange(metadata=deepest))).metadata == deepest
+        assert changed.metadata == nested(2)
+        for deeper in (too_deep, nested(100_000)):
+            with pytest.raises(InvalidRequest, match="too deeply"):
+                await gallery.enrol("g", "bob", None, deeper, [])
+            with pytest.raises(InvalidRequest, match="too deeply"):
+                await gallery.update_person("g", "ann", PersonChange(metadata=deeper))
+            refused, stored = await gallery.import_persons(
+                "g", [PersonRecord("eve", None, deeper, ()), PersonRecord("zoe", None, deepest, ())]
+            )
+            assert isinstance(refused.error, InvalidRequest)
+            assert stored.error is None
+        assert [person.person_id for person in await gallery.persons("g", after=None, limit=9)] == ["ann", "zoe"]
+        assert (await gallery.person("g", "ann")).metadata == deepest

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from service.access import Scope
 from service.api.bodies import json_body, read_json
@@ -19,6 +20,15 @@ from service.api.compreface.schemas import CompreFaceDeletion, CompreFaceSubject
 from service.api.dependencies import Running, RunningService
 from service.api.security import Authenticated
 from service.domain import GalleryNotFound, Person, PersonChange, PersonNotFound
+
+
+class _SubjectConvertor(PathConvertor):
+    """The rest of a path. A subject may hold slashes and line breaks; Starlette's own convertor ends at the latter."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("subject", _SubjectConvertor())
 
 router = APIRouter(prefix="/api/v1/recognition/subjects", route_class=CompreFaceRoute)
 
@@ -59,7 +69,7 @@ router.add_api_route("/", list_subjects, methods=["GET"], include_in_schema=Fals
 
 
 @router.put(
-    "/{subject:path}",
+    "/{subject:subject}",
     response_model=CompreFaceUpdate,
     summary="Rename a subject",
     responses=errors(404, 408, 413, 415, 507),
@@ -75,7 +85,7 @@ async def rename(request: Request, subject: str, running: Running, caller: Authe
 
 
 @router.delete(
-    "/{subject:path}", response_model=CompreFaceSubject, summary="Erase a subject", responses=errors(404, 507)
+    "/{subject:subject}", response_model=CompreFaceSubject, summary="Erase a subject", responses=errors(404, 507)
 )
 async def delete_subject(subject: str, running: Running, caller: Authenticated) -> CompreFaceSubject:
     """Erase a subject with all of its faces, everywhere."""

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from service.domain import GALLERY_NAME, PERSON_ID, UNCHANGED, GallerySettings, PersonChange, QualityLevel
+from service.domain import (
+    GALLERY_NAME,
+    MAX_METADATA_DEPTH,
+    PERSON_ID,
+    UNCHANGED,
+    GallerySettings,
+    PersonChange,
+    QualityLevel,
+    check_metadata_depth,
+)
 from service.identification.probes import MAX_AMONG, MAX_TOP_K
 
 _MAX_METADATA_BYTES = 16_384
@@ -24,6 +33,7 @@ def _spelt(value: Any, info: ValidationInfo) -> Any:
 
 
 def _bounded(metadata: dict[str, Any]) -> dict[str, Any]:
+    check_metadata_depth(metadata)
     if len(orjson.dumps(metadata)) > _MAX_METADATA_BYTES:
         raise ValueError(f"metadata may take at most {_MAX_METADATA_BYTES} bytes as JSON")
     return metadata
@@ -65,7 +75,10 @@ class EnrolFields(_Fields):
 
     person_id: Person | None = Field(default=None, description="Yours, or left out for a fresh one.", examples=["ada"])
     name: Name | None = Field(default=None, examples=["Ada Lovelace"])
-    metadata: Metadata = Field(default_factory=dict, description="Any JSON object; as text in multipart.")
+    metadata: Metadata = Field(
+        default_factory=dict,
+        description=f"Any JSON object of at most {MAX_METADATA_DEPTH} levels; as text in multipart.",
+    )
     gallery: Gallery | None = Field(default=None, description="Created by its first enrolment.")
     on_existing: Literal["reject", "extend"] = Field(
         default="reject", description="What to do when the person exists: refuse with 409, or add the faces."

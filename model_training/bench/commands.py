@@ -18,23 +18,24 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from model_training.bench.defaults import MODELS
+from model_training.bench.identification import run_identification
+from model_training.bench.serving import serving_embed
 from model_training.bench.speed import compare
 from model_training.bench.thresholds import RATES, SIZES, draw, thresholds
 from model_training.data.pictures import people_in_pairs, pictures_in
+from model_training.protocols.embedding import Embed, ProtocolError
 from model_training.protocols.open_set import open_set
-from model_training.protocols.verification import Embed, ProtocolError, read_lfw_pairs, verification
+from model_training.protocols.verification import read_lfw_pairs, verification
 from service.calibration import ImpostorCurve
-from service.contract import ContractError, align, read_manifest
-from service.domain import Detection
+from service.contract import ContractError, read_manifest
 from service.vision.detection import YuNetDetector
 from service.vision.embedding import OnnxNetwork
-from service.vision.imaging import ImageLimits, decode
 
 app = typer.Typer(help="Measure the shipped models.", no_args_is_help=True)
 
 # Of the people at hand, so that enough are left to be strangers when others fill the gallery.
 _MOST_ENROLLED = 2_000
-_MODELS = Path(__file__).parents[2] / "service" / "models"
 
 
 @app.callback()
@@ -42,44 +43,12 @@ def main() -> None:
     """Measure the shipped models."""
 
 
-def serving_embed(detector: YuNetDetector, network: OnnxNetwork) -> Embed:
-    """A picture file's main face through decoder, detector, alignment and network, as a request would go.
-
-    LFW centres the person it names, so among several faces the largest and most central one is meant.
-    """
-    limits = ImageLimits()
-
-    def embed(path: Path) -> NDArray[np.float32] | None:
-        image = decode(path.read_bytes(), limits)
-        crop = main_face(image, detector)
-        return None if crop is None else network.embed(crop[None])[0]
-
-    return embed
-
-
-def main_face(image: NDArray[np.uint8], detector: YuNetDetector) -> NDArray[np.uint8] | None:
-    """Aligned crop (112, 112, 3) of the face a benchmark picture is about, or None."""
-    middle = np.array([image.shape[1], image.shape[0]]) / 2
-
-    def prominence(face: Detection) -> float:
-        box = face.box
-        centre = np.array([box.x + box.width / 2, box.y + box.height / 2])
-        return float(np.sqrt(box.width * box.height) - np.hypot(*(centre - middle)))
-
-    for face in sorted(detector.detect(image), key=prominence, reverse=True):
-        try:
-            return align(image, face.landmarks)
-        except ContractError:
-            continue
-    return None
-
-
 @app.command(name="verification")
 def run_verification(
     lfw_dir: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of Name/Name_0001.jpg.")],
     pairs: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Pairs file in LFW's format.")],
-    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = _MODELS / "student.onnx",
-    detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = _MODELS / "detector.onnx",
+    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = MODELS / "student.onnx",
+    detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = MODELS / "detector.onnx",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -115,6 +84,9 @@ def run_verification(
     console.print(table)
 
 
+app.command(name="identification")(run_identification)
+
+
 @app.command(name="open-set")
 def run_open_set(
     lfw_dir: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of Name/Name_0001.jpg.")],
@@ -127,8 +99,8 @@ def run_open_set(
     sizes: Annotated[str, typer.Option(help="Gallery faces.")] = "100,1000,3000",
     rates: Annotated[str, typer.Option(help="Target FPIRs.")] = "0.001,0.01,0.1",
     trials: Annotated[int, typer.Option(min=2)] = 30,
-    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = _MODELS / "student.onnx",
-    detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = _MODELS / "detector.onnx",
+    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = MODELS / "student.onnx",
+    detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = MODELS / "detector.onnx",
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Strangers identified (FPIR) and enrolled people missed (FNIR) at the thresholds that the service would use."""
@@ -199,7 +171,7 @@ def _embedded(paths: list[Path], embed: Embed) -> tuple[NDArray[np.float32], lis
 
 @app.command("thresholds")
 def show_thresholds(
-    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = _MODELS / "student.onnx",
+    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = MODELS / "student.onnx",
     plot: Annotated[Path | None, typer.Option(help="Picture of rate over threshold to write, .svg or .png.")] = None,
 ) -> None:
     """The thresholds that `/identify` chooses, by gallery size and target FPIR."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+# False accepts that a rate must be expected to show before it is reported.
+FEWEST_FALSE_ACCEPTS = 10
 
 
 class TooFewImpostors(ValueError):
@@ -67,17 +71,36 @@ def fold_accuracy(scores: NDArray[np.float64], same: NDArray[np.bool_], folds: i
     return FoldAccuracy(float(np.mean(accuracies)), float(np.std(accuracies, ddof=1)), tuple(thresholds))
 
 
+def require_support(count: int, rate: float, *, events: str = "impostor comparisons", rate_name: str = "a FAR") -> None:
+    """Refuse a false accept rate of which the impostors at hand would show fewer than ten.
+
+    Ten expected events leave a rate known to about a third of itself (their Poisson deviation is 10 ** -0.5).
+
+    Raises:
+        TooFewImpostors: `count * rate` is less than ten.
+    """
+    # The rounding guards against 10_000 * 1e-3 coming out as 9.9999.
+    if round(count * rate, 9) < FEWEST_FALSE_ACCEPTS:
+        needed = math.ceil(round(FEWEST_FALSE_ACCEPTS / rate, 6))
+        raise TooFewImpostors(f"{count:,} {events} cannot support {rate_name} of {rate:g}: it needs {needed:,}")
+
+
+def threshold_at(impostors: NDArray[np.floating], rate: float) -> float:
+    """The least threshold that at most a share `rate` of the impostor scores, (n,), reach."""
+    ordered = np.sort(impostors)[::-1]
+    # The rounding guards against 3000 * 1e-3 coming out as 2.9999.
+    allowed = int(np.floor(round(len(ordered) * rate, 9)))
+    # Strictly above the first impostor that must be refused.
+    return float(np.nextafter(ordered[allowed], ordered.dtype.type(np.inf))) if allowed < len(ordered) else -1.0
+
+
 def tar_at_far(scores: NDArray[np.float64], same: NDArray[np.bool_], far: float) -> tuple[float, float]:
     """True accept rate at the least threshold whose false accept rate is at most `far`, and that threshold.
 
     Raises:
-        TooFewImpostors: fewer than `1 / far` impostor comparisons, so that the rate would rest on no event at all.
+        TooFewImpostors: fewer than `10 / far` impostor comparisons.
     """
-    impostors = np.sort(scores[~same])[::-1]
-    # The rounding guards against 3000 * 1e-3 coming out as 2.9999.
-    allowed = int(np.floor(round(len(impostors) * far, 9)))
-    if allowed < 1:
-        raise TooFewImpostors(f"{len(impostors)} impostor comparisons cannot support a FAR of {far:g}")
-    # Strictly above the first impostor that must be refused.
-    threshold = float(np.nextafter(impostors[allowed], np.inf)) if allowed < len(impostors) else -1.0
+    impostors = scores[~same]
+    require_support(len(impostors), far)
+    threshold = threshold_at(impostors, far)
     return float((scores[same] >= threshold).mean()), threshold

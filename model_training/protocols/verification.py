@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_training.protocols.embedding import Embed, Progress, ProtocolError
 from model_training.protocols.metrics import FoldAccuracy, TooFewImpostors, fold_accuracy, tar_at_far
-
-# Picture file to unit embedding (d,), or None where no face is found.
-Embed = Callable[[Path], NDArray[np.float32] | None]
-
-
-class ProtocolError(ValueError):
-    """Pictures or pairs are not what the protocol needs."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,7 @@ def verification(
     embed: Embed,
     *,
     fars: tuple[float, ...] = (1e-2, 1e-3),
-    progress: Callable[[Iterable[Path]], Iterable[Path]] = iter,
+    progress: Progress = iter,
 ) -> VerificationResult:
     """Cross-validated accuracy and TAR at fixed FARs.
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.load.embedding_model import EmbeddingModel, Vectors, root
+from model_training.protocols.density import EmbeddingModel, Sampler, Vectors, unit
 
 _VALUES_A_CHUNK = 2**22
 _MODEL = Path(__file__).with_name("embedding_model.npz")
@@ -45,16 +45,16 @@ class Isotropic:
     def faces(self, seed: tuple[int, ...], count: int) -> Vectors:
         """See `Source`."""
         drawn = np.random.default_rng([*seed, 0]).standard_normal((count, self.dimension), dtype=np.float32)
-        return _unit(drawn)
+        return unit(drawn)
 
     def probes(self, seed: tuple[int, ...], faces: Vectors, targets: NDArray[np.int64]) -> Vectors:
         """See `Source`."""
         rng = np.random.default_rng([*seed, 1])
-        away = _unit(rng.standard_normal((len(targets), self.dimension), dtype=np.float32))
+        away = unit(rng.standard_normal((len(targets), self.dimension), dtype=np.float32))
         mates = faces[targets]
         # What is left of a random direction at right angles to the mate, so that the cosine is met exactly.
-        away = _unit(away - (away * mates).sum(axis=1, keepdims=True) * mates)
-        return _unit(self._cosine * mates + (1 - self._cosine**2) ** 0.5 * away)
+        away = unit(away - (away * mates).sum(axis=1, keepdims=True) * mates)
+        return unit(self._cosine * mates + (1 - self._cosine**2) ** 0.5 * away)
 
 
 class Modelled:
@@ -64,9 +64,7 @@ class Modelled:
 
     def __init__(self, model: EmbeddingModel) -> None:
         self.dimension = model.dimension
-        self._mean = model.mean
-        self._between, self._within = root(model.between), root(model.within)
-        self._unevenness = float(model.unevenness)
+        self._sampler = Sampler(model)
         self.described = (
             f"drawn from a model fitted to the student's embeddings of LFW, {self.faces_a_person} faces a person, "
             "probes are further faces of enrolled persons"
@@ -75,24 +73,18 @@ class Modelled:
     def faces(self, seed: tuple[int, ...], count: int) -> Vectors:
         """See `Source`."""
         persons = self._persons(seed, -(-count // self.faces_a_person))
-        drawn = self._spread(np.random.default_rng([*seed, 1]), count)
+        drawn = self._sampler.spread(np.random.default_rng([*seed, 1]), count)
         drawn += np.repeat(persons, self.faces_a_person, axis=0)[:count]
-        return _unit(drawn)
+        return unit(drawn)
 
     def probes(self, seed: tuple[int, ...], faces: Vectors, targets: NDArray[np.int64]) -> Vectors:
         """See `Source`."""
         persons = self._persons(seed, -(-len(faces) // self.faces_a_person))
-        drawn = self._spread(np.random.default_rng([*seed, 2]), len(targets))
-        return _unit(drawn + persons[targets // self.faces_a_person])
+        drawn = self._sampler.spread(np.random.default_rng([*seed, 2]), len(targets))
+        return unit(drawn + persons[targets // self.faces_a_person])
 
     def _persons(self, seed: tuple[int, ...], count: int) -> Vectors:
-        drawn = np.random.default_rng([*seed, 0]).standard_normal((count, self.dimension), dtype=np.float32)
-        return np.asarray(drawn @ self._between + self._mean, dtype=np.float32)
-
-    def _spread(self, rng: np.random.Generator, count: int) -> Vectors:
-        drawn = rng.standard_normal((count, self.dimension), dtype=np.float32) @ self._within
-        log_squares = self._unevenness * rng.standard_normal((count, 1), dtype=np.float32) - self._unevenness**2 / 2
-        return np.asarray(drawn * np.exp(log_squares / 2), dtype=np.float32)
+        return self._sampler.persons(np.random.default_rng([*seed, 0]), count)
 
 
 def source(data: str, dimension: int) -> Source:
@@ -169,9 +161,3 @@ class Rows:
         rows = self._source.faces((self._seed, 0, start // self._at_once), min(self._at_once, self.count - start))
         self.drawn_s += time.perf_counter() - started
         return rows
-
-
-def _unit(rows: Vectors) -> Vectors:
-    """Each row at length 1, in place."""
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
+from model_training.protocols.density import Vectors
 from tests.load.drawing import Rows
-from tests.load.embedding_model import Vectors
 from tests.load.structures import BUILD_EFFORT, SEARCH_EFFORTS, Found
 
 _TRAINING_ROWS = 65_536

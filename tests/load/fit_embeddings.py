@@ -18,11 +18,11 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
-from model_training.bench.commands import serving_embed
+from model_training.bench.serving import serving_embed
+from model_training.protocols.density import EmbeddingModel, Vectors, fitted
 from service.vision.detection import YuNetDetector
 from service.vision.embedding import OnnxNetwork
 from tests.load.drawing import Modelled, Rows
-from tests.load.embedding_model import EmbeddingModel, Vectors, fitted
 
 _MODELS = Path(__file__).parent.parent.parent / "service" / "models"
 _MODEL = Path(__file__).with_name("embedding_model.npz")

@@ -26,13 +26,13 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
+from model_training.protocols.density import Vectors
 from service.contract import read_manifest
 from service.demo import jpeg, load_portraits
 from service.domain import NewFace, PersonRecord
 from service.gallery.embedded import EmbeddedGallery
 from service.gallery.snapshot import INDEX_FOLDER
 from service.settings import Settings
-from tests.load.embedding_model import Vectors
 
 # Of the shipped student, so that the service opens the folder too.
 _MANIFEST = read_manifest(Settings().embedder_path)

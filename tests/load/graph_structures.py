@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from model_training.protocols.density import Vectors
 from tests.load.drawing import Rows
-from tests.load.embedding_model import Vectors
 from tests.load.structures import BUILD_EFFORT, LINKS, SEARCH_EFFORTS, Found
 
 

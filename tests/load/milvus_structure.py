@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from pymilvus import DataType, MilvusClient
 
+from model_training.protocols.density import Vectors
 from tests.load.drawing import Rows
-from tests.load.embedding_model import Vectors
 from tests.load.structures import SEARCH_EFFORTS, Found
 
 _INSERTED_AT_ONCE = 5_000

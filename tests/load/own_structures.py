@@ -10,12 +10,12 @@ from typing import TypeVar
 import faiss
 import numpy as np
 
+from model_training.protocols.density import Vectors
 from service.gallery.index import FaceIndex, search_on_one_core
 from service.gallery.search import Hit
 from service.gallery.snapshot import SnapshotFolder
 from service.gallery.team import Team
 from tests.load.drawing import Rows
-from tests.load.embedding_model import Vectors
 from tests.load.structures import Found
 
 _R = TypeVar("_R")

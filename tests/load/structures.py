@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model_training.protocols.density import Vectors
 from tests.load.drawing import Rows
-from tests.load.embedding_model import Vectors
 
 Found = tuple[NDArray[np.int64], Vectors]
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model_training.protocols.density import Vectors
 from tests.load.drawing import Rows
-from tests.load.embedding_model import Vectors
 
 # Of two faces this close in similarity either is right: float32 tells them apart in one order of summation only.
 TIE = 1e-6

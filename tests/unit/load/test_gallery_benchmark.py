@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model_training.protocols.density import EmbeddingModel, fitted, root
 from tests.load.drawing import DATA, Modelled, Rows, source
-from tests.load.embedding_model import EmbeddingModel, fitted, root
 from tests.load.measuring import Job, disturbed, measure, prepare
 from tests.load.records import append, estimated_build_s, read
 from tests.load.rendering import tables

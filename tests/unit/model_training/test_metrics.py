@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_training.protocols.metrics import TooFewImpostors, best_threshold, fold_accuracy, tar_at_far
+from model_training.protocols.metrics import (
+    TooFewImpostors,
+    best_threshold,
+    fold_accuracy,
+    require_support,
+    tar_at_far,
+    threshold_at,
+)
 
 
 def accuracy_at(threshold, scores, same):
@@ -76,43 +83,55 @@ class TestFoldAccuracy:
             fold_accuracy(np.zeros(10), np.zeros(9, dtype=bool), 2)
 
 
-class TestTarAtFar:
+class TestThresholdAt:
     IMPOSTORS = np.array([0.1, 0.5, 0.3, 0.2, 0.4, 0.0, -0.1, -0.2, -0.3, -0.4])
-    MATES = np.array([0.35, 0.45, 0.55, 0.9])
 
-    def rate(self, far, impostors=IMPOSTORS, mates=MATES):
-        scores = np.concatenate([mates, impostors])
-        same = np.arange(len(scores)) < len(mates)
-        return tar_at_far(scores, same, far)
-
-    @pytest.mark.parametrize(
-        ("far", "tar", "refused"),
-        # One impostor of ten may pass: 0.4 is the first that may not, so 0.45 and above are accepted.
-        [(0.1, 0.75, 0.4), (0.19, 0.75, 0.4), (0.2, 1.0, 0.3), (0.5, 1.0, 0.0)],
-    )
-    def test_the_threshold_is_just_above_the_first_impostor_to_refuse(self, far, tar, refused):
-        got, threshold = self.rate(far)
-        assert got == tar
+    @pytest.mark.parametrize(("rate", "refused"), [(0.05, 0.5), (0.1, 0.4), (0.19, 0.4), (0.2, 0.3), (0.5, 0.0)])
+    def test_it_is_just_above_the_first_impostor_to_refuse(self, rate, refused):
+        threshold = threshold_at(self.IMPOSTORS, rate)
         assert threshold > refused
         assert threshold == pytest.approx(refused, abs=1e-12)
-        assert (threshold <= self.IMPOSTORS).mean() <= far
+        assert (threshold <= self.IMPOSTORS).mean() <= rate
 
     def test_tied_impostors_are_refused_together(self):
-        got, threshold = self.rate(0.25, impostors=np.array([0.5, 0.4, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1]))
         # Two of eight may pass, but the second and third are tied.
-        assert threshold > 0.4
-        assert got == 0.75
+        threshold = threshold_at(np.array([0.5, 0.4, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1]), 0.25)
+        assert 0.4 < threshold < 0.5
+
+    def test_scores_of_single_precision_are_not_accepted_by_rounding(self):
+        impostors = np.array([0.3, 0.1], dtype=np.float32)
+        assert not (impostors >= threshold_at(impostors, 0.01)).any()
 
     def test_every_impostor_may_pass_at_a_rate_of_one(self):
-        assert self.rate(1.0) == (1.0, -1.0)
+        assert threshold_at(self.IMPOSTORS, 1.0) == -1.0
 
     def test_a_count_that_floating_point_puts_just_under_a_whole_number_counts_as_that_number(self):
         assert 100 * 0.29 < 29
         impostors = np.linspace(-0.5, 0.5, 100)
-        _, threshold = self.rate(0.29, impostors=impostors)
-        assert (impostors >= threshold).sum() == 29
+        assert (impostors >= threshold_at(impostors, 0.29)).sum() == 29
 
-    @pytest.mark.parametrize("far", [0.09, 1e-3])
-    def test_a_rate_below_one_impostor_is_refused(self, far):
-        with pytest.raises(TooFewImpostors):
-            self.rate(far)
+
+class TestTarAtFar:
+    IMPOSTORS = np.linspace(0.0, 0.49, 50)
+    MATES = np.array([0.35, 0.385, 0.395, 0.9])
+
+    def test_mates_above_the_threshold_are_accepted(self):
+        scores = np.concatenate([self.MATES, self.IMPOSTORS])
+        # Ten of fifty may pass: 0.40 to 0.49. The first to refuse scores 0.39.
+        tar, threshold = tar_at_far(scores, np.arange(54) < 4, 0.2)
+        assert tar == 0.5
+        assert threshold == pytest.approx(0.39)
+
+    def test_a_rate_of_less_than_ten_impostors_is_refused(self):
+        scores = np.concatenate([self.MATES, self.IMPOSTORS])
+        with pytest.raises(
+            TooFewImpostors, match=r"50 impostor comparisons cannot support a FAR of 0\.19: it needs 53"
+        ):
+            tar_at_far(scores, np.arange(54) < 4, 0.19)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(10, 1.0), (1_000, 0.01), (10_000, 1e-3), (10_000_000, 1e-6)])
+def test_ten_expected_events_support_a_rate(count, rate):
+    require_support(count, rate)
+    with pytest.raises(TooFewImpostors, match=f"needs {count:,}"):
+        require_support(count - 1, rate)

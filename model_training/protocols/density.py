@@ -1,4 +1,4 @@
-"""A model of a network's embeddings: how persons differ from each other, and the faces of one person.
+"""A density fitted to a network's embeddings: how persons differ from each other, and the faces of one person.
 
 A face is drawn as mean + person + face, normalised, with person ~ N(0, B) and face ~ s N(0, W): probabilistic linear
 discriminant analysis as in Ioffe, "Probabilistic Linear Discriminant Analysis" (ECCV 2006). Some pictures are worse
@@ -97,6 +97,37 @@ def fitted(embeddings: Vectors, labels: NDArray[np.int64]) -> EmbeddingModel:
         _semidefinite(within),
         np.float32(_unevenness(spread, within, counts[person_of])),
     )
+
+
+class Sampler:
+    """Draws from a density; what it draws is not of unit length yet, so that parts can be added."""
+
+    def __init__(self, model: EmbeddingModel) -> None:
+        self.dimension = model.dimension
+        self._mean = model.mean
+        self._between, self._within = root(model.between), root(model.within)
+        self._unevenness = float(model.unevenness)
+
+    def persons(self, rng: np.random.Generator, count: int) -> Vectors:
+        """(count, d) float32: where the faces of as many persons lie."""
+        drawn = rng.standard_normal((count, self.dimension), dtype=np.float32)
+        return np.asarray(drawn @ self._between + self._mean, dtype=np.float32)
+
+    def spread(self, rng: np.random.Generator, count: int) -> Vectors:
+        """(count, d) float32: how far faces lie from their persons."""
+        drawn = rng.standard_normal((count, self.dimension), dtype=np.float32) @ self._within
+        log_squares = self._unevenness * rng.standard_normal((count, 1), dtype=np.float32) - self._unevenness**2 / 2
+        return np.asarray(drawn * np.exp(log_squares / 2), dtype=np.float32)
+
+    def strangers(self, rng: np.random.Generator, count: int) -> Vectors:
+        """(count, d) float32 of unit length: one face each of as many persons."""
+        return unit(self.persons(rng, count) + self.spread(rng, count))
+
+
+def unit(rows: Vectors) -> Vectors:
+    """Each row at length 1, in place."""
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 def root(covariance: Vectors) -> Vectors:

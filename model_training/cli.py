@@ -14,9 +14,10 @@ from rich.table import Table
 from model_training.backbones.catalogue import BACKBONES, make_backbone, multiply_adds, parameters
 from model_training.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetShape
 from model_training.backbones.units import MobileBackbone, fold_batch_norms, set_slope_factor
+from model_training.commands.data import app as data_commands
 from model_training.config import DistillationRecipe
 from model_training.data.bank import ViewBank, label_views
-from model_training.data.faces import AlignedFaces, prepare_faces
+from model_training.data.faces import AlignedFaces
 from model_training.data.heads import HeadError, main_landmarks, measure_head
 from model_training.data.pictures import people_in_pairs, pictures_in, without_people
 from model_training.detector.cli import app as detector_app
@@ -33,27 +34,13 @@ from service.contract import ImpostorScores, MateScores, read_manifest
 from service.vision.detection import YuNetDetector
 
 app = typer.Typer(help="Make the models that the service runs.", no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(data_commands)
 app.add_typer(detector_app, name="detector")
 _console = Console()
 
 _MODELS = Path(__file__).parent.parent / "service" / "models"
 _Folder = Annotated[Path, typer.Option(file_okay=False)]
 _ExistingFile = Annotated[Path, typer.Option(exists=True, dir_okay=False)]
-
-
-@app.command()
-def prepare(
-    source: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of pictures.")],
-    out: _Folder,
-    detector: _ExistingFile,
-    exclude_pairs: Annotated[Path | None, typer.Option(help="Leave out everybody whom this pairs file names.")] = None,
-) -> None:
-    """Align the main face of every picture by the service's contract."""
-    pictures = pictures_in(source)
-    if exclude_pairs is not None:
-        pictures = without_people(pictures, people_in_pairs(exclude_pairs))
-    count = prepare_faces(pictures, source, YuNetDetector(detector, score_threshold=0.5), out)
-    _console.print(f"{count} faces from {len(pictures)} pictures in {out}")
 
 
 @app.command()

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from service.contract import ContractError, align
-from service.vision.detection import YuNetDetector
+CROPS, SOURCES = "crops.npy", "sources.json"
 
 
 class DataError(ValueError):
@@ -26,7 +23,7 @@ class AlignedFaces:
 
     Attributes:
         crops: (n, 112, 112, 3) uint8, BGR, memory-mapped.
-        sources: the picture of each crop, relative to the folder it was read from.
+        sources: the picture of each crop, relative to the folder or data set it was read from.
     """
 
     crops: NDArray[np.uint8]
@@ -34,14 +31,14 @@ class AlignedFaces:
 
     @classmethod
     def load(cls, folder: Path) -> AlignedFaces:
-        """Open a folder that `prepare_faces` wrote.
+        """Open a folder that `prepare` wrote.
 
         Raises:
             DataError: it is incomplete.
         """
         try:
-            sources = json.loads((folder / "sources.json").read_text())
-            crops = np.load(folder / "crops.npy", mmap_mode="r", allow_pickle=False)
+            sources = json.loads((folder / SOURCES).read_text())
+            crops = np.load(folder / CROPS, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DataError(f"{folder} holds no prepared faces") from error
         if len(sources) != len(crops):
@@ -50,36 +47,19 @@ class AlignedFaces:
 
     def people(self) -> list[str]:
         """The sub-folder that each crop's picture lay in, by which data sets name people."""
-        return [Path(source).parent.as_posix() for source in self.sources]
+        return [PurePosixPath(source).parent.as_posix() for source in self.sources]
 
+    def save(self, folder: Path, rows: Sequence[int]) -> None:
+        """Write some of the faces to a folder of their own, which `load` opens.
 
-def prepare_faces(pictures: list[Path], root: Path, detector: YuNetDetector, out: Path) -> int:
-    """Detect the main face of each picture, align it by the service's contract, and store the crops.
-
-    Pictures without a face are left out. Returns the number of faces stored.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-
-    def crop_of(path: Path) -> NDArray[np.uint8] | None:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            return None
-        image = np.asarray(image, dtype=np.uint8)
-        faces = detector.detect(image)
-        if not faces:
-            return None
-        main = max(faces, key=lambda face: face.box.width * face.box.height)
-        try:
-            return align(image, main.landmarks)
-        except ContractError:
-            return None
-
-    with ThreadPoolExecutor(2) as pool:
-        found = list(tqdm(pool.map(crop_of, pictures), total=len(pictures), unit="picture", desc="aligning"))
-    crops = [crop for crop in found if crop is not None]
-    sources = [str(path.relative_to(root)) for path, crop in zip(pictures, found, strict=True) if crop is not None]
-    if not crops:
-        raise DataError(f"no face in any of {len(pictures)} pictures")
-    np.save(out / "crops.npy", np.stack(crops))
-    (out / "sources.json").write_text(json.dumps(sources))
-    return len(crops)
+        Raises:
+            DataError: there are faces in the folder.
+        """
+        if (folder / CROPS).exists():
+            raise DataError(f"{folder} holds faces already")
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = np.lib.format.open_memmap(folder / CROPS, "w+", np.uint8, (len(rows), *self.crops.shape[1:]))
+        for place, row in enumerate(rows):
+            kept[place] = self.crops[row]
+        kept.flush()
+        (folder / SOURCES).write_text(json.dumps([self.sources[row] for row in rows]))

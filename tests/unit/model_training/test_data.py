@@ -3,15 +3,12 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from model_training.data.bank import NOBODY, ViewBank, label_views
-from model_training.data.faces import AlignedFaces, DataError, prepare_faces
+from model_training.data.faces import AlignedFaces, DataError
 from model_training.data.pictures import people_in_pairs, pictures_in, without_people
-from service.contract import TEMPLATE, align
-from service.domain import Box, Detection
 from tests.unit.model_training.common import MeanColours
 
 CROPS = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
@@ -205,34 +202,7 @@ class TestPeople:
         assert found == ["a/3.jpeg", "b/1.png", "b/2.JPG"]
 
 
-class FakeDetector:
-    """Finds a small and a large face in pictures that are not black; the landmarks tell them apart."""
-
-    def detect(self, image):
-        if not image.any():
-            return []
-        small = Detection(Box(0, 0, 10, 10), TEMPLATE + np.float32(9), 0.99)
-        return [small, Detection(Box(0, 0, 90, 90), TEMPLATE.copy(), 0.7)]
-
-
-class TestPrepare:
-    def test_the_largest_face_of_each_picture_is_aligned_and_the_rest_left_out(self, tmp_path):
-        pictures = tmp_path / "pictures"
-        (pictures / "Ada").mkdir(parents=True)
-        cv2.imwrite(str(pictures / "Ada" / "1.png"), CROPS[0])
-        cv2.imwrite(str(pictures / "Ada" / "2.png"), np.zeros((112, 112, 3), np.uint8))
-        (pictures / "Ada" / "3.png").write_text("no picture")
-        stored = prepare_faces(pictures_in(pictures), pictures, FakeDetector(), tmp_path / "faces")
-        faces = AlignedFaces.load(tmp_path / "faces")
-        assert stored == 1
-        assert faces.sources == ["Ada/1.png"]
-        np.testing.assert_array_equal(faces.crops, align(CROPS[0], TEMPLATE)[None])
-
-    def test_no_face_at_all_is_an_error(self, tmp_path):
-        cv2.imwrite(str(tmp_path / "1.png"), np.zeros((112, 112, 3), np.uint8))
-        with pytest.raises(DataError, match="no face"):
-            prepare_faces(pictures_in(tmp_path), tmp_path, FakeDetector(), tmp_path / "faces")
-
+class TestFolders:
     def test_an_incomplete_folder_is_an_error(self, tmp_path):
         with pytest.raises(DataError, match="no prepared faces"):
             AlignedFaces.load(tmp_path)
@@ -240,3 +210,11 @@ class TestPrepare:
         (tmp_path / "sources.json").write_text(json.dumps(["1.jpg"]))
         with pytest.raises(DataError, match="5 crops but 1 sources"):
             AlignedFaces.load(tmp_path)
+
+    def test_some_of_the_faces_make_a_folder_of_their_own(self, tmp_path):
+        FACES.save(tmp_path / "some", [0, 3])
+        some = AlignedFaces.load(tmp_path / "some")
+        assert some.sources == ["0.jpg", "3.jpg"]
+        np.testing.assert_array_equal(some.crops, CROPS[[0, 3]])
+        with pytest.raises(DataError, match="holds faces already"):
+            FACES.save(tmp_path / "some", [1])

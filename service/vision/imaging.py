@@ -20,6 +20,7 @@ from service.domain import (
     ImageTooManyPixels,
     ImageTooSmall,
 )
+from service.vision.structure import essentials
 
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
@@ -98,7 +99,7 @@ def decode(data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
         _check_frames(animated)
         _check_size(width, height, limits)
     try:
-        with Image.open(io.BytesIO(data), formats=[format_name]) as picture:
+        with Image.open(io.BytesIO(essentials(data, format_name)), formats=[format_name]) as picture:
             _check_size(*picture.size, limits)
             # A JPEG of several frames is a phone's picture with a depth map or preview behind it: the first counts.
             _check_frames(format_name != "JPEG" and getattr(picture, "n_frames", 1) > 1)

@@ -21,6 +21,7 @@ from model_training.data.faces import AlignedFaces
 from model_training.data.heads import HeadError, main_landmarks, measure_head
 from model_training.data.pictures import people_in_pairs, pictures_in, without_people
 from model_training.detector.cli import app as detector_app
+from model_training.mask.cli import app as mask_app
 from model_training.shipping.card import write_card
 from model_training.shipping.export import embed_faces, export_onnx, record_metrics, record_scores, write_manifest
 from model_training.shipping.quantisation import describe_quantised, quantise
@@ -36,6 +37,7 @@ from service.vision.detection import YuNetDetector
 app = typer.Typer(help="Make the models that the service runs.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_commands)
 app.add_typer(detector_app, name="detector")
+app.add_typer(mask_app, name="mask")
 _console = Console()
 
 _MODELS = Path(__file__).parent.parent / "service" / "models"

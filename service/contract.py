@@ -262,13 +262,13 @@ class ModelManifest(BaseModel):
     """What a model file is: written beside it by `model_training`, checked before it is loaded.
 
     An embedder carries `preprocessing`, `dimension`, `space_id` and `impostor_scores`, and `mate_scores` where its
-    export could measure them; a detector none of these.
+    export could measure them; the others none of these.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=100)
-    role: Literal["embedder", "detector"]
+    role: Literal["embedder", "detector", "mask-classifier"]
     file: str = Field(pattern=r"^[A-Za-z0-9._-]+\.onnx$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size_bytes: int = Field(gt=0)
@@ -287,9 +287,9 @@ class ModelManifest(BaseModel):
     @model_validator(mode="after")
     def _embedder_names_its_space(self) -> Self:
         embedder_fields = (self.preprocessing, self.dimension, self.space_id, self.impostor_scores, self.mate_scores)
-        if self.role == "detector":
+        if self.role != "embedder":
             if any(field is not None for field in embedder_fields):
-                raise ValueError("a detector has no embedding space")
+                raise ValueError(f"a {self.role} has no embedding space")
             return self
         if self.preprocessing is None or self.dimension is None:
             raise ValueError("an embedder states its preprocessing and dimension")

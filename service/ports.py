@@ -107,6 +107,20 @@ class Embedder(Protocol):
         """
 
 
+class MaskClassifier(Protocol):
+    """Tells whether faces wear masks, gathering concurrent callers into batches."""
+
+    async def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> list[float]:
+        """How likely each face wears a mask, in [0, 1].
+
+        Args:
+            crops: each (112, 112, 3) uint8, BGR, aligned by the contract.
+
+        Raises:
+            Overloaded: the queue is full or the deadline has passed.
+        """
+
+
 class EmbeddingCache(Protocol):
     """Remembers embeddings by the hash of a crop. Never raises and never waits past its timeout: trouble is a miss."""
 

@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     detector_path: Path = Field(
         default=_MODELS / "detector.onnx", description="The bundled detector, or the official YuNet ONNX file."
     )
+    mask_path: Path = Field(
+        default=_MODELS / "mask.onnx",
+        description="ONNX network that tells who wears a mask, manifest beside it; without the file nothing is told.",
+    )
     providers: list[str] = Field(default=["CPUExecutionProvider"], description="onnxruntime providers, in order.")
     embed_threads: int = Field(default=1, ge=1, le=256, description="Threads of one run of the network.")
     embed_workers: int = Field(default=1, ge=1, le=64, description="Runs of the network at the same time.")

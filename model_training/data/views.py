@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from service.contract import CROP_SIDE_PX
 
 Crop = NDArray[np.uint8]
+Change = Callable[[Crop, np.random.Generator], Crop]
 
 _SIDE = CROP_SIDE_PX
 
@@ -21,7 +22,7 @@ def clean_view(crop: Crop) -> Crop:
 
 
 def augmented_view(crop: Crop, rng: np.random.Generator) -> Crop:
-    """One random view of an aligned face.
+    """One random view of an aligned face, part of which may be covered.
 
     Args:
         crop: (112, 112, 3) uint8, BGR.
@@ -30,8 +31,25 @@ def augmented_view(crop: Crop, rng: np.random.Generator) -> Crop:
     Returns:
         (112, 112, 3) uint8, BGR.
     """
+    return _changed(crop, rng, _CHANGES)
+
+
+def photographed_again(crop: Crop, rng: np.random.Generator) -> Crop:
+    """What it shows, as another camera, light, compression or alignment might have shown it.
+
+    Args:
+        crop: (112, 112, 3) uint8, BGR.
+        rng: the only source of chance.
+
+    Returns:
+        (112, 112, 3) uint8, BGR.
+    """
+    return _changed(crop, rng, _OF_THE_CAMERA)
+
+
+def _changed(crop: Crop, rng: np.random.Generator, changes: tuple[tuple[float, Change], ...]) -> Crop:
     view = crop[:, ::-1] if rng.random() < 0.5 else crop
-    for chance, change in _CHANGES:
+    for chance, change in changes:
         if rng.random() < chance:
             view = change(view, rng)
     return np.ascontiguousarray(view)
@@ -97,7 +115,7 @@ def _occlude(view: Crop, rng: np.random.Generator) -> Crop:
     return out
 
 
-_CHANGES: tuple[tuple[float, Callable[[Crop, np.random.Generator], Crop]], ...] = (
+_OF_THE_CAMERA: tuple[tuple[float, Change], ...] = (
     (0.8, _shift),
     (0.2, _blur),
     (0.2, _lower_resolution),
@@ -105,5 +123,5 @@ _CHANGES: tuple[tuple[float, Callable[[Crop, np.random.Generator], Crop]], ...] 
     (0.3, _tint),
     (0.08, _grey),
     (0.25, _jpeg),
-    (0.2, _occlude),
 )
+_CHANGES = (*_OF_THE_CAMERA, (0.2, _occlude))

@@ -56,18 +56,22 @@ def export_onnx(student: MobileBackbone, path: Path) -> float:
     )
     assert program is not None
     program.save(str(path))
-    model = onnx.load(str(path))
-    # Names of source lines and paths of the machine that exported would travel with every copy.
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    del model.graph.metadata_props[:]
-    onnx.save(model, str(path))
+    drop_traces(path)
     parity = _parity(network, path)
     if parity < _MIN_PARITY_COSINE:
         path.unlink()
         raise ParityError(f"cosine between PyTorch and onnxruntime is only {parity:.6f}")
     return parity
+
+
+def drop_traces(path: Path) -> None:
+    """Take names of source lines and paths of the machine that exported out of a file: they would travel with it."""
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.metadata_props[:]
+    onnx.save(model, str(path))
 
 
 def _parity(network: MobileBackbone, path: Path) -> float:

@@ -27,7 +27,7 @@ _MAX_FIELD_BYTES = 64_000
 _MAX_JSON_BYTES = 1_000_000
 
 # What may be given several times in a form, a value each.
-_LISTS = ("person_ids",)
+_LISTS = ("person_ids", "attributes")
 
 FieldsT = TypeVar("FieldsT", bound=BaseModel)
 

@@ -40,6 +40,7 @@ STATUS_OF_CODE: Final[Mapping[str, tuple[int, str]]] = {
     "no-face": (422, "No face was found"),
     "several-faces": (422, "Several faces were found"),
     "quality-too-low": (422, "The face's quality is too low"),
+    "attribute-unavailable": (422, "The attribute is not available here"),
     "embedding-invalid": (422, "The embedding is not valid"),
     "gallery-not-found": (404, "There is no such gallery"),
     "gallery-exists": (409, "The gallery exists already"),

@@ -42,13 +42,24 @@ class Quality(Answer):
     issues: tuple[str, ...]
 
 
+class Mask(Answer):
+    """Whether a face wears a mask, and how likely it does."""
+
+    worn: bool
+    probability: float
+
+
 class Face(Answer):
-    """A face in a picture. Landmarks: image-left and image-right eye, nose, image-left and image-right mouth corner."""
+    """A face in a picture. Landmarks: image-left and image-right eye, nose, image-left and image-right mouth corner.
+
+    `mask` is None unless `attributes` asked for it.
+    """
 
     box: Box
     landmarks: tuple[tuple[float, float], ...]
     detection_score: float
     quality: Quality
+    mask: Mask | None = None
 
 
 class EmbeddedFace(Face):

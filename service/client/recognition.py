@@ -32,6 +32,7 @@ from service.client.pictures import Picture, batched, content_of, contents_of
 
 OnExisting = Literal["reject", "extend"]
 OnConflict = Literal["report", "reject"]
+Attribute = Literal["mask"]
 
 T = TypeVar("T")
 GroupedT = TypeVar("GroupedT")
@@ -70,6 +71,7 @@ def enrol(
     on_existing: OnExisting | None = None,
     on_conflict: OnConflict | None = None,
     expires_at: datetime | None = None,
+    attributes: Sequence[Attribute] = (),
     idempotency_key: str | None = None,
 ) -> Call[Enrolment]:
     """Store the one face of each picture under one person. Returns when that is on the service's disk.
@@ -83,6 +85,7 @@ def enrol(
         on_conflict: when somebody else looks like the person: `report` says so in the result, `reject` raises
             `looks-like-another`.
         expires_at: when the faces are to be erased; with a time zone.
+        attributes: what else to tell of each face; `mask` is all there is.
         idempotency_key: for a day, a repetition with the same one stores nothing again. Made for every call unless
             given, so that the call itself can be sent again after an answer was lost.
 
@@ -105,6 +108,7 @@ def enrol(
             "on_existing": on_existing,
             "on_conflict": on_conflict,
             "expires_at": _time(expires_at),
+            "attributes": _named(attributes),
         },
     )
 
@@ -119,6 +123,7 @@ def identify(
     max_faces: int | None = None,
     exact: bool = False,
     person_ids: Sequence[str] | None = None,
+    attributes: Sequence[Attribute] = (),
 ) -> Call[Identification]:
     """Who is in a picture: every face with its candidates and a decision. Nobody known is a result, not an error.
 
@@ -129,12 +134,13 @@ def identify(
         max_faces: look at the largest so many faces only.
         exact: compare with every face, however large the gallery.
         person_ids: the only persons whom it may be.
+        attributes: what else to tell of each face; `mask` is all there is.
 
     Raises:
-        ProblemError: such as `no-face`.
+        ProblemError: such as `no-face`, `attribute-unavailable`.
         Unreachable, UnexpectedAnswer.
     """
-    form = _identify_form(gallery, top_k, fpir, threshold, max_faces, exact, person_ids)
+    form = _identify_form(gallery, top_k, fpir, threshold, max_faces, exact, person_ids, attributes)
     return _asked("/identify", reading(Identification), [("image", content_of(image))], form)
 
 
@@ -164,16 +170,24 @@ def verify(
     return _asked("/v1/verify", reading(Verification), pictures, form)
 
 
-def detect(image: Picture, *, max_faces: int | None = None) -> Call[DetectedFaces]:
-    """The faces of a picture: boxes, landmarks and quality. Raises ProblemError, Unreachable, UnexpectedAnswer."""
-    pictures = [("image", content_of(image))]
-    return _asked("/v1/detect", reading(DetectedFaces), pictures, {"max_faces": max_faces})
+def detect(
+    image: Picture, *, max_faces: int | None = None, attributes: Sequence[Attribute] = ()
+) -> Call[DetectedFaces]:
+    """The faces of a picture: boxes, landmarks and quality. Raises ProblemError, Unreachable, UnexpectedAnswer.
+
+    Args:
+        attributes: what else to tell of each face; `mask` is all there is.
+    """
+    pictures, form = [("image", content_of(image))], {"max_faces": max_faces, "attributes": _named(attributes)}
+    return _asked("/v1/detect", reading(DetectedFaces), pictures, form)
 
 
-def embeddings(image: Picture, *, max_faces: int | None = None) -> Call[EmbeddedFaces]:
-    """The faces of a picture with their embeddings. Raises ProblemError, Unreachable, UnexpectedAnswer."""
-    pictures = [("image", content_of(image))]
-    return _asked("/v1/embeddings", reading(EmbeddedFaces), pictures, {"max_faces": max_faces})
+def embeddings(
+    image: Picture, *, max_faces: int | None = None, attributes: Sequence[Attribute] = ()
+) -> Call[EmbeddedFaces]:
+    """As `detect`, with the embedding of each face."""
+    pictures, form = [("image", content_of(image))], {"max_faces": max_faces, "attributes": _named(attributes)}
+    return _asked("/v1/embeddings", reading(EmbeddedFaces), pictures, form)
 
 
 def identify_many(
@@ -186,6 +200,7 @@ def identify_many(
     max_faces: int | None = None,
     exact: bool = False,
     person_ids: Sequence[str] | None = None,
+    attributes: Sequence[Attribute] = (),
     batch: int = 32,
 ) -> Call[Page[IdentifyItem]] | None:
     """As `identify` for many pictures, which are read and sent `batch` at a time. Yields an item a picture, in order.
@@ -198,7 +213,7 @@ def identify_many(
     Raises:
         ProblemError, Unreachable, UnexpectedAnswer.
     """
-    form = _identify_form(gallery, top_k, fpir, threshold, max_faces, exact, person_ids)
+    form = _identify_form(gallery, top_k, fpir, threshold, max_faces, exact, person_ids, attributes)
     contents = ((content, [content]) for content in map(content_of, images))
 
     def call(group: list[bytes], read: Reader[Page[IdentifyItem]]) -> Call[Page[IdentifyItem]]:
@@ -286,6 +301,7 @@ def _identify_form(
     max_faces: int | None,
     exact: bool,
     person_ids: Sequence[str] | None,
+    attributes: Sequence[Attribute],
 ) -> dict[str, Any]:
     return {
         "gallery": gallery,
@@ -295,7 +311,13 @@ def _identify_form(
         "max_faces": max_faces,
         "exact": exact or None,
         "person_ids": None if person_ids is None else _json(list(person_ids)),
+        "attributes": _named(attributes),
     }
+
+
+def _named(attributes: Sequence[Attribute]) -> str | None:
+    """As a form has them; a service that knows none is not asked for none."""
+    return ",".join(attributes) or None
 
 
 def _json(value: Any) -> str:

@@ -1,6 +1,7 @@
 """The words of the domain: faces, persons, matches, and what can go wrong. No HTTP, no SQL, no network runtime."""
 
 from service.domain.errors import (
+    AttributeUnavailable,
     Base64Invalid,
     CropNotKept,
     DomainError,
@@ -41,12 +42,15 @@ from service.domain.errors import (
     Unauthenticated,
 )
 from service.domain.faces import (
+    MASK_WORN_FROM,
     AnalysedFace,
+    Attribute,
     Box,
     Decision,
     Detection,
     FaceQuality,
     IdentifiedFace,
+    MaskEstimate,
     Match,
     ServiceIdentity,
 )
@@ -76,6 +80,8 @@ from service.domain.people import (
 
 __all__ = [
     "AnalysedFace",
+    "Attribute",
+    "AttributeUnavailable",
     "Base64Invalid",
     "Box",
     "CropNotKept",
@@ -108,7 +114,9 @@ __all__ = [
     "InvalidEmbedding",
     "InvalidRequest",
     "LooksLikeAnother",
+    "MASK_WORN_FROM",
     "MAX_METADATA_DEPTH",
+    "MaskEstimate",
     "Match",
     "MigrationConflict",
     "MigrationUnsupported",

@@ -97,6 +97,12 @@ class QualityTooLow(DomainError):
     code = "quality-too-low"
 
 
+class AttributeUnavailable(DomainError):
+    """An attribute was asked for that this service has no classifier for."""
+
+    code = "attribute-unavailable"
+
+
 class GalleryNotFound(DomainError):
     """No gallery of this name."""
 

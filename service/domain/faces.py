@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,13 +61,41 @@ class FaceQuality:
     pitch_deg: float | None = None
 
 
+# What can be told of a face beyond who it is, where it is asked for.
+Attribute = Literal["mask"]
+
+# A face wears a mask if the classifier takes that for at least as likely as not.
+MASK_WORN_FROM = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class MaskEstimate:
+    """Whether a face wears a mask.
+
+    Attributes:
+        probability: in [0, 1], that it does.
+    """
+
+    probability: float
+
+    @property
+    def worn(self) -> bool:
+        """Whether it is taken to."""
+        return self.probability >= MASK_WORN_FROM
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AnalysedFace:
-    """A detection with its quality and, where one was asked for, its embedding: (d,) float32 of unit length."""
+    """A detection with its quality and, where they were asked for, embedding and attributes.
+
+    Attributes:
+        embedding: (d,) float32 of unit length.
+    """
 
     detection: Detection
     quality: FaceQuality
     embedding: NDArray[np.float32] | None = None
+    mask: MaskEstimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +140,5 @@ class ServiceIdentity:
     detector: str
     space_id: str
     dimension: int
+    mask_classifier: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from service.calibration import ImpostorCurve
 from service.domain import (
     AnalysedFace,
+    Attribute,
     InvalidRequest,
     LooksLikeAnother,
     Match,
@@ -100,6 +101,7 @@ class EnrolmentService:
         extend: bool = False,
         on_conflict: Literal["report", "reject"] = "report",
         expires_at: datetime | None = None,
+        attributes: Collection[Attribute] = (),
         actor: str = "anonymous",
         new_id: NewId | None = None,
     ) -> Enrolment:
@@ -113,16 +115,19 @@ class EnrolmentService:
             extend: add to a person who may exist already, rather than refuse.
             on_conflict: what to do when somebody else of the gallery looks like the person.
             expires_at: when the faces are to be erased.
+            attributes: what else to tell of each face; it is not stored.
             actor: for the journal.
             new_id: makes ids that follow from the request: then a repetition of one that was stored, and whose answer
                 was lost, finds what it stored. Fresh ones by default.
 
         Raises:
+            AttributeUnavailable: one of `attributes` cannot be told here.
             InvalidRequest: no picture, a malformed gallery name or person id, or an expiry that has passed.
             NoFaceFound, SeveralFacesFound, QualityTooLow: with the index of the picture, counted from 0.
             PersonExists: the id is taken and `extend` is false.
             LooksLikeAnother: conflicts are to be rejected, and there are some.
         """
+        self._reader.check_attributes(attributes)
         check_gallery_name(gallery)
         make_id = new_id or fresh_id
         known = person_id is not None
@@ -140,6 +145,9 @@ class EnrolmentService:
         started = time.perf_counter()
         vectors = await self._reader.embed(faces)
         embedded = time.perf_counter()
+        # Before anything is stored: if this fails, all of it has.
+        masks = await self._reader.masks_of(faces, attributes, timings)
+        found_out = time.perf_counter()
         results = await self._gallery.search(gallery, vectors, _LOOKALIKES)
         owners = [await self._owner(gallery, digest, result) for digest, result in zip(digests, results, strict=True)]
         if not known and (owner := _common(owners)) is not None:
@@ -170,12 +178,12 @@ class EnrolmentService:
             await self._journal.note(entry)
         timings |= {
             "embed": (embedded - started) * 1e3,
-            "search": (searched - embedded) * 1e3,
+            "search": (searched - found_out) * 1e3,
             "store": ms_since(searched),
         }
         enrolled = tuple(
-            EnrolledFace(face_id, AnalysedFace(face.detection, face.quality), already)
-            for (face_id, already), face in zip(ids, faces, strict=True)
+            EnrolledFace(face_id, AnalysedFace(face.detection, face.quality, mask=mask), already)
+            for (face_id, already), face, mask in zip(ids, faces, masks, strict=True)
         )
         return Enrolment(person, enrolled, conflicts, bool(new), timings)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from service.domain import (
     AnalysedFace,
+    Attribute,
+    AttributeUnavailable,
     InvalidRequest,
+    MaskEstimate,
     NoFaceFound,
     QualityLevel,
     QualityTooLow,
     SeveralFacesFound,
 )
-from service.ports import AnalysedPicture, Embedder, EmbeddingCache, FoundFace, PictureAnalyser
+from service.ports import AnalysedPicture, Embedder, EmbeddingCache, FoundFace, MaskClassifier, PictureAnalyser
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,45 @@ class FaceReader:
 
     Args:
         max_faces: that one picture is answered for at most.
+        masks: None where there is no classifier.
     """
 
-    def __init__(self, analyser: PictureAnalyser, embedder: Embedder, cache: EmbeddingCache, *, max_faces: int) -> None:
+    def __init__(
+        self,
+        analyser: PictureAnalyser,
+        embedder: Embedder,
+        cache: EmbeddingCache,
+        *,
+        max_faces: int,
+        masks: MaskClassifier | None = None,
+    ) -> None:
         self._analyser, self._embedder, self._cache = analyser, embedder, cache
         self._max_faces = max_faces
+        self._masks = masks
+
+    @property
+    def attributes(self) -> frozenset[Attribute]:
+        """What can be told of faces."""
+        return frozenset(() if self._masks is None else ("mask",))
+
+    def check_attributes(self, asked: Collection[Attribute]) -> None:
+        """Raises AttributeUnavailable when something is asked for that cannot be told here."""
+        missing = sorted(set(asked) - self.attributes)
+        if missing:
+            raise AttributeUnavailable(
+                f"this service has no classifier for {', '.join(missing)}", attributes=missing, field="attributes"
+            )
+
+    async def masks_of(
+        self, faces: Sequence[FoundFace], asked: Collection[Attribute], timings_ms: dict[str, float]
+    ) -> list[MaskEstimate | None]:
+        """Whether each face wears a mask, if that is asked for; the time it took goes into `timings_ms`."""
+        if "mask" not in asked or self._masks is None:
+            return [None] * len(faces)
+        started = time.perf_counter()
+        probabilities = await self._masks.probabilities([face.crop for face in faces])
+        timings_ms["mask"] = ms_since(started)
+        return [MaskEstimate(probability) for probability in probabilities]
 
     async def all_faces(self, picture: bytes, max_faces: int | None) -> AnalysedPicture:
         """The picture's faces, largest first; none is an answer too. Raises InvalidRequest for a wrong `max_faces`."""

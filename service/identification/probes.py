@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from service.calibration import ImpostorCurve
 from service.domain import (
     AnalysedFace,
+    Attribute,
     Decision,
     IdentifiedFace,
     InvalidRequest,
@@ -78,25 +79,48 @@ class IdentificationService:
         self._target_fpir = target_fpir
         self._gate = quality_gate
 
-    async def detect(self, picture: bytes, *, max_faces: int | None = None) -> PictureFaces:
-        """Boxes, landmarks and quality of all faces; none is an answer too."""
-        analysed = await self._reader.all_faces(picture, max_faces)
-        return picture_faces(analysed, [AnalysedFace(face.detection, face.quality) for face in analysed.faces], {})
+    @property
+    def attributes(self) -> frozenset[Attribute]:
+        """What can be told of faces where it is asked for."""
+        return self._reader.attributes
 
-    async def embeddings(self, picture: bytes, *, max_faces: int | None = None) -> PictureFaces:
+    async def detect(
+        self, picture: bytes, *, max_faces: int | None = None, attributes: Collection[Attribute] = ()
+    ) -> PictureFaces:
+        """Boxes, landmarks and quality of all faces; none is an answer too.
+
+        Raises:
+            AttributeUnavailable: one of `attributes` cannot be told here.
+        """
+        self._reader.check_attributes(attributes)
+        analysed = await self._reader.all_faces(picture, max_faces)
+        timings: dict[str, float] = {}
+        masks = await self._reader.masks_of(analysed.faces, attributes, timings)
+        faces = [
+            AnalysedFace(face.detection, face.quality, mask=mask)
+            for face, mask in zip(analysed.faces, masks, strict=True)
+        ]
+        return picture_faces(analysed, faces, timings)
+
+    async def embeddings(
+        self, picture: bytes, *, max_faces: int | None = None, attributes: Collection[Attribute] = ()
+    ) -> PictureFaces:
         """As `detect`, with the embedding of each face.
 
         Raises:
             NoFaceFound: the picture shows none.
         """
+        self._reader.check_attributes(attributes)
         analysed = await self._reader.some_faces(picture, max_faces)
         started = time.perf_counter()
         vectors = await self._reader.embed(analysed.faces)
+        timings = {"embed": ms_since(started)}
+        masks = await self._reader.masks_of(analysed.faces, attributes, timings)
         faces = [
-            AnalysedFace(face.detection, face.quality, vector)
-            for face, vector in zip(analysed.faces, vectors, strict=True)
+            AnalysedFace(face.detection, face.quality, vector, mask)
+            for face, vector, mask in zip(analysed.faces, vectors, masks, strict=True)
         ]
-        return picture_faces(analysed, faces, {"embed": ms_since(started)})
+        return picture_faces(analysed, faces, timings)
 
     async def identify(
         self,
@@ -109,6 +133,7 @@ class IdentificationService:
         max_faces: int | None = None,
         exact: bool = False,
         among: Sequence[str] | None = None,
+        attributes: Collection[Attribute] = (),
     ) -> Identification:
         """Who of a gallery is in the picture.
 
@@ -118,11 +143,14 @@ class IdentificationService:
             threshold: a cosine to use instead.
             exact: compare with every face of a large gallery.
             among: ids of the only persons whom it may be; the rate is then that of a gallery of their faces alone.
+            attributes: what else to tell of each face.
 
         Raises:
+            AttributeUnavailable: one of `attributes` cannot be told here.
             InvalidRequest: both `fpir` and `threshold`, or a value out of range.
             NoFaceFound: the picture shows none.
         """
+        self._reader.check_attributes(attributes)
         check_gallery_name(gallery)
         _check_range("top_k", top_k, 1, MAX_TOP_K)
         if fpir is not None and threshold is not None:
@@ -139,6 +167,7 @@ class IdentificationService:
         embedded = time.perf_counter()
         results = await self._gallery.search(gallery, vectors, top_k, exact=exact, among=among)
         timings = {**analysed.timings_ms, "embed": (embedded - started) * 1e3, "search": ms_since(embedded)}
+        masks = await self._reader.masks_of(analysed.faces, attributes, timings)
         # All probes of one call are searched in one state of the gallery.
         size = results[0].gallery_size if results else 0
         if threshold is None:
@@ -147,11 +176,11 @@ class IdentificationService:
         achieved = self._curve.fpir(threshold, size)
         faces = tuple(
             IdentifiedFace(
-                AnalysedFace(face.detection, face.quality, vector),
+                AnalysedFace(face.detection, face.quality, vector, mask),
                 result.matches,
                 _decide(result.matches, threshold, achieved),
             )
-            for face, vector, result in zip(analysed.faces, vectors, results, strict=True)
+            for face, vector, mask, result in zip(analysed.faces, vectors, masks, results, strict=True)
         )
         return Identification(
             width=analysed.width,

@@ -22,6 +22,7 @@ from service.contract import TEMPLATE
 from service.domain import Box, Detection, ServiceIdentity
 from service.gallery.embedded import EmbeddedGallery
 from service.identification import CustodyService, EnrolmentService, FaceReader, IdentificationService
+from service.ports import MaskClassifier
 from service.settings import Settings
 from service.vision.analysis import ThreadedAnalyser
 from service.vision.imaging import ImageLimits
@@ -60,6 +61,16 @@ class HashEmbedder:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
+class RedMasks:
+    """Takes a face for masked as far as it is red."""
+
+    async def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> list[float]:
+        return [float(crop[..., 2].mean() / 255) for crop in crops]
+
+
+RED_MASKS = RedMasks()
+
+
 def face_tile(person: int) -> NDArray[np.uint8]:
     """(112, 112, 3) uint8: a blocky picture that stands for a person, its levels far from the embedder's borders."""
     levels = np.random.default_rng(person).integers(0, 4, (4, 4, 3)) * 64 + 32
@@ -88,7 +99,9 @@ def client(settings: Settings) -> Iterator[TestClient]:
         yield running
 
 
-async def build_fake(settings: Settings, stack: AsyncExitStack) -> Container:
+async def build_fake(
+    settings: Settings, stack: AsyncExitStack, *, masks: MaskClassifier | None = RED_MASKS
+) -> Container:
     gallery = EmbeddedGallery.open(settings.data_dir, space_id="sf1-fake", dimension=DIMENSION)
     stack.push_async_callback(gallery.close)
     analyser = ThreadedAnalyser(
@@ -100,10 +113,16 @@ async def build_fake(settings: Settings, stack: AsyncExitStack) -> Container:
     # Random directions in 32 dimensions: mean 0, deviation 1 / sqrt(32).
     curve = ImpostorCurve(0.0, 32**-0.5)
     cache = NullCache()
-    reader = FaceReader(analyser, HashEmbedder(), cache, max_faces=settings.max_faces)
+    reader = FaceReader(analyser, HashEmbedder(), cache, max_faces=settings.max_faces, masks=masks)
     journal = gallery.journal(kept_days=settings.journal_days)
     rates = {"target_fpir": 0.001, "quality_gate": settings.quality_gate}
-    identity = ServiceIdentity(embedder="fake", detector="tiles", space_id="sf1-fake", dimension=DIMENSION)
+    identity = ServiceIdentity(
+        embedder="fake",
+        detector="tiles",
+        space_id="sf1-fake",
+        dimension=DIMENSION,
+        mask_classifier=None if masks is None else "reds",
+    )
     limiter = NullLimiter()
     if settings.rate_limit_per_s is not None:
         limiter = LocalLimiter(rate_per_s=settings.rate_limit_per_s, burst_s=settings.rate_limit_burst_s)

@@ -215,6 +215,22 @@ def test_many_pictures_go_in_batches_and_keep_their_numbers(service: Any, settin
         list(service.enrol_many([NewPerson(too_many)], batch=1_000))
 
 
+def test_attributes_are_asked_for_by_name(service: Any) -> None:
+    picture = photo(1)
+    assert service.detect(picture).faces[0].mask is None
+    told = service.detect(picture, attributes=["mask"]).faces[0].mask
+    assert told.worn == (told.probability >= 0.5)
+    asked = [
+        service.embeddings(picture, attributes=["mask"]),
+        service.identify(picture, attributes=["mask"]),
+        service.enrol(picture, attributes=["mask"]),
+        next(iter(service.identify_many([picture], attributes=["mask"]))).result,
+    ]
+    assert [answer.faces[0].mask for answer in asked] == [told] * 4
+    with pytest.raises(ProblemError, match="invalid-request"):
+        service.detect(picture, attributes=["age"])
+
+
 def test_a_change_of_what_has_changed_is_refused(service: Any) -> None:
     read = service.add_person("g", "ann", name="Ann")
     changed = service.update_person("g", "ann", metadata={"floor": 1}, if_match=read.revision)

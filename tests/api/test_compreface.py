@@ -151,7 +151,7 @@ def test_recognise_answers_what_is_asked_for(client: TestClient) -> None:
     assert matches[0]["similarity"] < 0.5
     full = recognise(1, face_plugins="landmarks, Calculator,age,mask,pose", status="True")
     (face,) = full["result"]
-    assert set(face) == {"box", "subjects", "landmarks", "embedding", "pose", "execution_time"}
+    assert set(face) == {"box", "subjects", "landmarks", "embedding", "mask", "pose", "execution_time"}
     assert [len(point) for point in face["landmarks"]] == [2] * 5
     assert all(isinstance(value, int) for point in face["landmarks"] for value in point)
     assert len(face["embedding"]) == 32
@@ -160,8 +160,8 @@ def test_recognise_answers_what_is_asked_for(client: TestClient) -> None:
         "roll": pytest.approx(0, abs=0.5),
         "yaw": pytest.approx(0, abs=3),
     }
-    assert set(face["execution_time"]) == {"detector", "calculator"}
-    assert full["plugins_versions"] == {"detector": "tiles", "calculator": "fake"}
+    assert set(face["execution_time"]) == {"detector", "calculator", "mask"}
+    assert full["plugins_versions"] == {"detector": "tiles", "calculator": "fake", "mask": "reds"}
 
 
 def test_nobody_enrolled_is_nobody_recognised(client: TestClient) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query
 
-from service.domain import AnalysedFace
+from service.domain import AnalysedFace, Attribute
 from service.settings import Settings
 
 FoundT = TypeVar("FoundT")
@@ -44,6 +44,10 @@ class FaceOptions:
             return None
         return min(self.limit, settings.max_faces)
 
+    def attributes(self, available: frozenset[Attribute]) -> frozenset[Attribute]:
+        """What else to find out of each face; plugins that are not here say nothing."""
+        return frozenset(each for each in available if each in self.plugins)
+
     def chosen(self, found: Iterable[FoundT], face_of: Callable[[FoundT], AnalysedFace]) -> tuple[FoundT, ...]:
         """What is asked for, of some in order of size."""
         least = self.det_prob_threshold or 0.0
@@ -56,7 +60,9 @@ def _face_options(
     det_prob_threshold: DetProbThreshold = None,
     face_plugins: Annotated[
         str,
-        Query(max_length=200, description="Of `landmarks`, `calculator`, `pose`, with commas; others say nothing."),
+        Query(
+            max_length=200, description="`landmarks`, `calculator`, `pose`, `mask`, with commas; others say nothing."
+        ),
     ] = "",
     *,
     status: Annotated[bool, Query(description="Tell times and versions too.")] = False,

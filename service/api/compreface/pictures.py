@@ -56,7 +56,8 @@ async def read_faces(
 ) -> PictureFaces:
     """The faces that the options ask for, with embeddings if asked. Raises NoFaceFound when there is none."""
     look = running.identification.embeddings if embed else running.identification.detect
-    found = await look(picture, max_faces=options.max_faces(running.settings))
+    attributes = options.attributes(running.identification.attributes)
+    found = await look(picture, max_faces=options.max_faces(running.settings), attributes=attributes)
     chosen = options.chosen(found.faces, lambda face: face)
     if not chosen:
         raise NoFaceFound("the picture shows no face")

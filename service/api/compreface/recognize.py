@@ -59,6 +59,7 @@ async def recognize(
         gallery=gallery,
         top_k=min(prediction_count, MAX_TOP_K),
         max_faces=options.max_faces(running.settings),
+        attributes=options.attributes(running.identification.attributes),
     )
     identified = options.chosen(found.faces, lambda each: each.face)
     if not identified:

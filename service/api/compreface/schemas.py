@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,6 +29,13 @@ class CompreFacePose(BaseModel):
     yaw: float | None
 
 
+class CompreFaceMask(BaseModel):
+    """Whether a mask is worn, and how likely that is; nothing is said of masks that are worn wrongly."""
+
+    value: Literal["with_mask", "without_mask"]
+    probability: float
+
+
 class CompreFaceFace(BaseModel):
     """A face of a picture, with what the plugins that were asked for say of it."""
 
@@ -38,6 +45,7 @@ class CompreFaceFace(BaseModel):
     )
     embedding: list[float] | None = None
     pose: CompreFacePose | None = None
+    mask: CompreFaceMask | None = None
     execution_time: dict[str, float] | None = Field(default=None, description="Milliseconds, of the whole picture.")
 
 
@@ -147,10 +155,16 @@ def face_members(face: AnalysedFace, found: PictureFaces | Identification, optio
     if "pose" in options.plugins:
         quality = face.quality
         members["pose"] = CompreFacePose(pitch=quality.pitch_deg, roll=quality.roll_deg, yaw=quality.yaw_deg)
+    if face.mask is not None:
+        worn = face.mask.worn
+        probability = face.mask.probability if worn else 1 - face.mask.probability
+        members["mask"] = CompreFaceMask(
+            value="with_mask" if worn else "without_mask", probability=round(probability, 5)
+        )
     if "calculator" in options.plugins and face.embedding is not None:
         members["embedding"] = face.embedding.tolist()
     if options.status:
-        stages = {"detector": "detect", "calculator": "embed"}
+        stages = {"detector": "detect", "calculator": "embed", "mask": "mask"}
         members["execution_time"] = {
             plugin: round(found.timings_ms[stage], 1) for plugin, stage in stages.items() if stage in found.timings_ms
         }
@@ -161,7 +175,10 @@ def status_members(identity: ServiceIdentity, options: FaceOptions) -> dict[str,
     """`plugins_versions`, where the status was asked for."""
     if not options.status:
         return {}
-    return {"plugins_versions": {"detector": identity.detector, "calculator": identity.embedder}}
+    versions = {"detector": identity.detector, "calculator": identity.embedder}
+    if identity.mask_classifier is not None:
+        versions["mask"] = identity.mask_classifier
+    return {"plugins_versions": versions}
 
 
 def _box(face: AnalysedFace, width: int, height: int) -> CompreFaceBox:

@@ -29,7 +29,7 @@ PICTURE_PROBLEMS = (
     "image-empty", "image-format-unsupported", "image-damaged", "image-too-many-bytes", "image-too-many-pixels",
     "image-too-small", "image-animated", "base64-invalid",
 )  # fmt: skip
-FACE_PROBLEMS = (*PICTURE_PROBLEMS, "no-face", "embedding-invalid")
+FACE_PROBLEMS = (*PICTURE_PROBLEMS, "no-face", "embedding-invalid", "attribute-unavailable")
 ENROL_PROBLEMS = (
     *FACE_PROBLEMS, "several-faces", "quality-too-low", "person-exists", "looks-like-another", "storage-full",
     "person-not-found",
@@ -81,6 +81,7 @@ async def enrolled(
         extend=fields.on_existing == "extend",
         on_conflict=fields.on_conflict,
         expires_at=fields.expires_at,
+        attributes=fields.attributes,
         actor=caller.actor,
         new_id=new_id,
     )
@@ -146,6 +147,7 @@ async def identified(running: RunningService, caller: Caller, picture: bytes, fi
         max_faces=running.max_faces(fields.max_faces),
         exact=fields.exact,
         among=fields.person_ids,
+        attributes=fields.attributes,
     )
     FACES.labels("identify").inc(len(found.faces))
     for face in found.faces:
@@ -181,7 +183,7 @@ async def verify(request: Request, running: Running, caller: Authenticated) -> V
     "/v1/detect",
     response_model=DetectOut,
     summary="Find faces",
-    responses=documented(*PICTURE_PROBLEMS),
+    responses=documented(*PICTURE_PROBLEMS, "attribute-unavailable"),
     openapi_extra=request_body(DetectFields, {"image": "one"}, ["image"]),
 )
 async def detect(request: Request, running: Running, caller: Authenticated) -> DetectOut:
@@ -190,7 +192,7 @@ async def detect(request: Request, running: Running, caller: Authenticated) -> D
     submission = await read_submission(request, running.settings, ("image",))
     fields = submission.parse(DetectFields)
     found = await running.identification.detect(
-        submission.picture("image"), max_faces=running.max_faces(fields.max_faces)
+        submission.picture("image"), max_faces=running.max_faces(fields.max_faces), attributes=fields.attributes
     )
     FACES.labels("detect").inc(len(found.faces))
     observe(found.timings_ms)
@@ -210,7 +212,7 @@ async def embeddings(request: Request, running: Running, caller: Authenticated) 
     submission = await read_submission(request, running.settings, ("image",))
     fields = submission.parse(DetectFields)
     found = await running.identification.embeddings(
-        submission.picture("image"), max_faces=running.max_faces(fields.max_faces)
+        submission.picture("image"), max_faces=running.max_faces(fields.max_faces), attributes=fields.attributes
     )
     FACES.labels("embed").inc(len(found.faces))
     observe(found.timings_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from service.api.schemas.people import PersonOut, QualityOut
 from service.domain import AnalysedFace, Match, ServiceIdentity
@@ -20,6 +20,13 @@ class BoxOut(BaseModel):
     height: float
 
 
+class MaskOut(BaseModel):
+    """Whether a face wears a mask, and how likely it does."""
+
+    worn: bool
+    probability: float
+
+
 class FaceOut(BaseModel):
     """A face in a picture. Landmarks: image-left and image-right eye, nose, image-left and image-right mouth corner."""
 
@@ -27,6 +34,7 @@ class FaceOut(BaseModel):
     landmarks: list[tuple[float, float]]
     detection_score: float
     quality: QualityOut
+    mask: MaskOut | None = Field(default=None, description="Null unless `attributes` asks for it.")
 
     @classmethod
     def of(cls, face: AnalysedFace) -> FaceOut:
@@ -250,6 +258,9 @@ def _face_members(face: AnalysedFace) -> dict[str, Any]:
         "landmarks": [(round(float(x), 1), round(float(y), 1)) for x, y in face.detection.landmarks],
         "detection_score": round(face.detection.score, 4),
         "quality": QualityOut.of(face.quality),
+        "mask": None
+        if face.mask is None
+        else MaskOut(worn=face.mask.worn, probability=round(face.mask.probability, 4)),
     }
 
 

@@ -12,6 +12,7 @@ from service.domain import (
     MAX_METADATA_DEPTH,
     PERSON_ID,
     UNCHANGED,
+    Attribute,
     GallerySettings,
     PersonChange,
     QualityLevel,
@@ -53,6 +54,11 @@ def _is_whole(value: Any) -> bool:
 
 Metadata = Annotated[dict[str, Any], AfterValidator(_bounded), BeforeValidator(_spelt)]
 PersonIds = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=MAX_AMONG), BeforeValidator(_ids)]
+Attributes = Annotated[
+    list[Attribute],
+    Field(max_length=8, description="What else to tell of each face, as a JSON array or with commas in multipart."),
+    BeforeValidator(_ids),
+]
 Name = Annotated[str, Field(max_length=200)]
 Gallery = Annotated[str, Field(pattern=GALLERY_NAME.pattern)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
@@ -89,6 +95,7 @@ class EnrolFields(_Fields):
     expires_at: AwareDatetime | None = Field(
         default=None, description="When the faces are to be erased.", examples=["2031-01-01T00:00:00Z"]
     )
+    attributes: Attributes = Field(default_factory=list)
 
 
 class BatchEnrolFields(_Fields):
@@ -119,6 +126,7 @@ class IdentifyFields(_Fields):
     person_ids: PersonIds | None = Field(
         default=None, description="The only persons whom it may be; as a JSON array or with commas in multipart."
     )
+    attributes: Attributes = Field(default_factory=list)
 
 
 class VerifyFields(_Fields):
@@ -142,6 +150,7 @@ class DetectFields(_Fields):
     """Fields of a detection beside its picture."""
 
     max_faces: MaxFaces | None = None
+    attributes: Attributes = Field(default_factory=list)
 
 
 class GallerySettingsFields(_Fields):

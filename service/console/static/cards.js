@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { addButton, enrolForm } from "./enrol.js";
-import { counted, odds, score } from "./format.js";
+import { counted, masking, odds, posture, score } from "./format.js";
 import { openPerson } from "./people.js";
 
 export function nameOf({ decision, matches }) {
@@ -27,6 +27,7 @@ export function faceCard(face, { thumbnail, point, unfolded, enrolment }) {
       thumbnail,
       h("div", null, h("h3", null, known ? nameOf(face) : "Unknown"), h("p", null, verdict(face))),
     ),
+    h("p", { class: "hint" }, seen(face)),
     face.quality.issues.length > 0
       ? h("p", { class: "issues" }, face.quality.issues.map((issue) => h("span", null, issue.replaceAll("-", " "))))
       : null,
@@ -65,6 +66,10 @@ function verdict({ decision, matches }) {
   if (decision.identified) return `${score(best.similarity)}, chance of a stranger ${odds(best.fpir)}`;
   const nearest = best.name || best.person_id;
   return `Nearest is ${nearest}, ${score(best.similarity)}; the threshold is ${score(decision.threshold)}`;
+}
+
+function seen({ quality, mask }) {
+  return [posture(quality), mask ? masking(mask) : null].filter(Boolean).join(", ");
 }
 
 function candidates({ matches, decision }) {

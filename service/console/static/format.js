@@ -30,3 +30,22 @@ export function milliseconds(value) {
 export function share(value) {
   return value === 1 ? "100%" : `${(Math.floor(value * 1000) / 10).toFixed(1)}%`;
 }
+
+// How a head is held, as whoever looks at the picture sees it; what is nearly straight is not worth a word.
+export function posture({ yaw_deg: yaw, pitch_deg: pitch, roll_deg: roll }) {
+  if (yaw === null) return null;
+  const turns = [
+    [yaw, "turned", "to the right", "to the left"],
+    [pitch, "", "up", "down"],
+    [roll, "tilted", "clockwise", "anticlockwise"],
+  ];
+  const told = turns
+    .filter(([angle]) => Math.abs(angle) >= 5)
+    .map(([angle, verb, over, under]) => `${verb} ${Math.round(Math.abs(angle))}° ${angle > 0 ? over : under}`.trim());
+  return told.length > 0 ? `Head ${told.join(", ")}` : "Looks ahead";
+}
+
+// Whether a mask is worn and how likely that answer is.
+export function masking({ worn, probability }) {
+  return `${worn ? "wears a mask" : "no mask"} (${share(worn ? probability : 1 - probability)})`;
+}

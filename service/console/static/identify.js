@@ -47,6 +47,7 @@ export function start() {
   document.addEventListener("paste", (event) => take(event.clipboardData));
   byId("fpir").addEventListener("change", again);
   byId("exact").addEventListener("change", again);
+  byId("masks").addEventListener("change", again);
   session.addEventListener("chosen", again);
   session.addEventListener("people", () => (stale = true));
   new ResizeObserver(paint).observe(stage);
@@ -103,6 +104,7 @@ async function again() {
   if (chosen()) form.append("gallery", chosen());
   if (byId("fpir").value) form.append("fpir", byId("fpir").value);
   if (byId("exact").checked) form.append("exact", "true");
+  if (byId("masks").checked) form.append("attributes", "mask");
   try {
     const { body } = await call("POST", "identify", { form, signal });
     if (signal.aborted) return;

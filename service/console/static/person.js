@@ -3,7 +3,7 @@
 import { call, personPath } from "./api.js";
 import { byId, fill, h, icon, pairs, problemNote, say } from "./dom.js";
 import { erase } from "./erase.js";
-import { counted, when } from "./format.js";
+import { counted, posture, when } from "./format.js";
 import { chosen, refresh, tell } from "./session.js";
 
 const FACES_SHOWN = 60;
@@ -103,6 +103,7 @@ function tile(shown, face) {
   if (face.quality) {
     facts.unshift(`${Math.round(face.quality.side_px)} px, sharpness ${Math.round(face.quality.sharpness)}`);
   }
+  if (face.quality && posture(face.quality)) facts.push(posture(face.quality));
   if (face.expires_at) facts.push(`expires ${when(face.expires_at)}`);
   return h(
     "li",

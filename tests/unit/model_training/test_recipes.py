@@ -7,13 +7,15 @@ import pytest
 import model_training
 from model_training.config import DistillationRecipe
 from model_training.detector.recipe import DetectorRecipe
+from model_training.mask.recipe import MaskRecipe
 
+KINDS = {"detector": DetectorRecipe, "mask": MaskRecipe}
 RECIPES = sorted((Path(model_training.__file__).parent / "recipes").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_each_is_one(path):
-    kind = DetectorRecipe if path.stem.startswith("detector") else DistillationRecipe
+    kind = KINDS.get(path.stem.partition("-")[0], DistillationRecipe)
     assert kind.from_toml(path).name
 
 

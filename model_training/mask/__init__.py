@@ -1,0 +1,1 @@
+"""The mask classifier: whether a face wears one, read off its aligned crop."""

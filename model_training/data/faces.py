@@ -49,6 +49,10 @@ class AlignedFaces:
         """The sub-folder that each crop's picture lay in, by which data sets name people."""
         return [PurePosixPath(source).parent.as_posix() for source in self.sources]
 
+    def only(self, rows: Sequence[int]) -> AlignedFaces:
+        """Some of the faces, in memory."""
+        return AlignedFaces(np.asarray(self.crops[list(rows)]), [self.sources[row] for row in rows])
+
     def save(self, folder: Path, rows: Sequence[int]) -> None:
         """Write some of the faces to a folder of their own, which `load` opens.
 

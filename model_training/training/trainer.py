@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from model_training.objectives.distillation import Distillation, Lesson
 from model_training.objectives.margins import AdaptiveCentres, MarginSoftmax
 from model_training.objectives.stage_matching import StageMatching
 from model_training.training.processes import Peers
+from model_training.training.run_log import RunLog
 from service.contract import Preprocessing, to_network_input
 
 _STUDENT = "student."
@@ -54,7 +54,7 @@ class Trainer:
         student: the network, already initialised; trained in place.
         bank: views with labels.
         recipe: how.
-        folder: where checkpoints and `log.csv` go; a checkpoint found there is resumed.
+        folder: where checkpoints and logs go; a checkpoint found there is resumed.
         teacher: the network that labelled the views, where its stages are to be compared too.
         device: where to train.
 
@@ -87,6 +87,7 @@ class Trainer:
         if recipe.batch % parts:
             raise ValueError(f"a batch of {recipe.batch} does not divide into {parts} parts")
         folder.mkdir(parents=True, exist_ok=True)
+        self._log = RunLog(folder)
         self.student = student.to(self._device, memory_format=torch.channels_last).train()
         self._teacher = None
         if recipe.stage_weights and teacher is not None:
@@ -162,8 +163,9 @@ class Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{running_loss:.4f}", cosine=f"{running_cosine:.4f}", refresh=False)
                 if self._peers.leads and (self.step % self._recipe.checkpoint_every == 0 or self.step == end):
-                    self._log(running_loss, running_cosine)
+                    self._report(running_loss, running_cosine)
                     self._save()
+        self._log.close()
 
     def held_out_cosine(self) -> float:
         """Mean cosine between the student, averaged if its weights are, and the teacher on views that never train."""
@@ -240,17 +242,17 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.bf16)
 
-    def _log(self, loss: float, cosine: float) -> None:
-        path = self._folder / "log.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="") as stream:
-            writer = csv.writer(stream)
-            if fresh:
-                writer.writerow(["step", "loss", "cosine", "held_out_cosine", "slope_factor"])
-            slope = slope_factor_at(self.step, self.total_steps, self._recipe)
-            writer.writerow(
-                [self.step, f"{loss:.5f}", f"{cosine:.5f}", f"{self.held_out_cosine():.5f}", f"{slope:.3f}"]
-            )
+    def _report(self, loss: float, cosine: float) -> None:
+        self._log.write(
+            self.step,
+            {
+                "loss": loss,
+                "cosine": cosine,
+                "held_out_cosine": self.held_out_cosine(),
+                "slope_factor": slope_factor_at(self.step, self.total_steps, self._recipe),
+                "learning_rate": learning_rate_at(self.step - 1, self.total_steps, self._recipe),
+            },
+        )
 
     def _save(self) -> None:
         state = {

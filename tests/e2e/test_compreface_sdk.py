@@ -109,14 +109,16 @@ def test_a_collection_is_filled_searched_and_emptied(
 
 
 def test_pictures_are_verified_and_detected(compreface: Any, service: tuple[Service, str]) -> None:
-    face_api, key = client(compreface, service, status="true", face_plugins="landmarks", det_prob_threshold=0.7)
+    face_api, key = client(compreface, service, status="true", face_plugins="landmarks,mask", det_prob_threshold=0.7)
     (collins, collins_picture), (_, hopper_picture) = pictures()
     verification = face_api.init_face_verification(key)
     (same,) = verification.verify(collins_picture, VERSIONS["half size"](collins.pixels))["result"]
     (match,) = same["face_matches"]
     assert match["similarity"] > 0.9
     assert len(same["source_image_face"]["landmarks"]) == len(match["landmarks"]) == 5
-    assert set(same["plugins_versions"]) == {"detector", "calculator"}
+    assert set(same["plugins_versions"]) == {"detector", "calculator", "mask"}
+    assert match["mask"]["value"] == "without_mask"
+    assert 0.5 < match["mask"]["probability"] <= 1.0
     (different,) = verification.verify(collins_picture, hopper_picture)["result"]
     assert different["face_matches"][0]["similarity"] < 0.25
     detection = face_api.init_face_detection(key)

@@ -63,6 +63,32 @@ def test_somebody_is_enrolled_in_place_found_in_changed_pictures_and_erased(
     expect(console.faces()).to_contain_text("Nobody is enrolled to compare with")
 
 
+def test_masks_are_told_of_where_the_box_is_ticked_and_heads_always(console: Console, gallery: str) -> None:
+    page, portrait = console.page, load_portraits()[0]
+    console.open(gallery)
+    answer = console.give(jpeg(portrait.pixels))
+    posture = console.imported("format.js", "module.posture(argument)", answer["faces"][0]["quality"])
+    expect(console.faces()).to_contain_text(posture)
+    expect(console.faces()).not_to_contain_text("mask")
+    page.get_by_role("checkbox", name="Masks").check()
+    expect(console.faces()).to_contain_text("no mask (")
+    page.get_by_role("checkbox", name="Masks").uncheck()
+    expect(console.faces()).not_to_contain_text("mask")
+
+
+def test_heads_are_told_in_words(console: Console, gallery: str) -> None:
+    console.open(gallery)
+    for angles, words in (
+        ((0, 4.9, -4), "Looks ahead"),
+        ((12.4, 0, 0), "Head turned 12° to the right"),
+        ((-30, -8, -20.6), "Head turned 30° to the left, 8° down, tilted 21° anticlockwise"),
+        ((0, 9, 5), "Head 9° up, tilted 5° clockwise"),
+    ):
+        quality = dict(zip(("yaw_deg", "pitch_deg", "roll_deg"), angles, strict=True))
+        assert console.imported("format.js", "module.posture(argument)", quality) == words
+    assert console.imported("format.js", "module.posture(argument)", {"yaw_deg": None, "roll_deg": 3}) is None
+
+
 def test_of_several_faces_the_one_meant_is_enrolled_alone(console: Console, service: Service, gallery: str) -> None:
     collins, hopper = load_portraits()
     enrol(service, gallery)

@@ -15,12 +15,11 @@ from pathlib import Path
 import cv2
 import httpx
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from service.api.app import create_app
+from service.api.server import Server
 from service.settings import Settings
 from service.telemetry import configure_logging
 
@@ -173,11 +172,7 @@ def _show(
 
 @contextlib.contextmanager
 def _serving(settings: Settings) -> Iterator[str]:
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings), host=settings.host, port=settings.port, log_level="error", access_log=False
-        )
-    )
+    server = Server(settings, log_level="error")
     thread = threading.Thread(target=server.run, name="service", daemon=True)
     thread.start()
     try:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, RedisDsn, SecretStr
+from pydantic import Field, RedisDsn, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _MODELS = Path(__file__).parent / "models"
@@ -66,6 +66,19 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=64, ge=1, le=256, description="Pictures of one batch.")
     body_timeout_s: float = Field(default=30.0, gt=0, description="How long a request body may take to arrive.")
 
+    max_connections: int = Field(
+        default=4096, ge=1, description="Open at once; beyond it those are closed that are idle for longest."
+    )
+    max_requests: int = Field(default=512, ge=1, description="Taken on at once; beyond it requests are refused.")
+    max_bodies_bytes: int = Field(default=256_000_000, ge=1, description="Of all request bodies in memory.")
+    header_timeout_s: float = Field(default=10.0, gt=0, description="How long a request's head may take to arrive.")
+    settle_s: float = Field(
+        default=0.0, ge=0, le=3600, description="How long to go on serving, no longer ready, when told to end."
+    )
+    drain_s: float = Field(
+        default=20.0, ge=0, le=3600, description="How long requests in progress may then take; no others come."
+    )
+
     target_fpir: float = Field(default=0.01, gt=0, lt=1, description="Default false-positive identification rate.")
     gallery_exact_up_to: int = Field(
         default=20_000, ge=0, description="Galleries of more faces are searched compressed first, then exactly."
@@ -101,6 +114,12 @@ class Settings(BaseSettings):
     rate_limit_burst_s: float = Field(
         default=10.0, gt=0, le=3600, description="As many requests may come at once as the limit allows in this time."
     )
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ValueError("max_bodies_bytes must hold one body of max_body_bytes")
+        return self
 
     @property
     def auth_required(self) -> bool:

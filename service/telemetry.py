@@ -12,6 +12,14 @@ _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 REQUESTS = Counter("shrinkface_requests_total", "Requests by route and status", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram("shrinkface_request_seconds", "Wall time of requests", ["route"], buckets=_LATENCY_BUCKETS)
+REQUESTS_IN_PROGRESS = Gauge("shrinkface_requests_in_progress", "Requests taken on and not yet answered")
+BODIES_BYTES = Gauge("shrinkface_bodies_bytes", "Bytes of request bodies in memory")
+CONNECTIONS = Gauge("shrinkface_connections", "Open connections")
+TURNED_AWAY = Counter(
+    "shrinkface_turned_away_total",
+    "Connections closed and requests refused for a bound on number, size or time",
+    ["why"],
+)
 STAGE_SECONDS = Histogram(
     "shrinkface_stage_seconds", "Wall time of stages of a request", ["stage"], buckets=_LATENCY_BUCKETS
 )

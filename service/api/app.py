@@ -9,14 +9,19 @@ from typing import TypedDict
 
 import structlog
 from fastapi import FastAPI
+from fastapi.responses import Response
+from starlette.types import Scope
 
 from service import bootstrap
 from service.api import compreface, problems
+from service.api.admission import Admission, Admitted
 from service.api.dependencies import RunningService
 from service.api.middleware import RequestContext
+from service.api.problems import problem_response
 from service.api.routes import batch, galleries, journal, migration, operations, persons, recognition, transfers
 from service.bootstrap import Container
 from service.console import routes as console
+from service.domain import Overloaded
 from service.settings import Settings
 
 Builder = Callable[[Settings, AsyncExitStack], Awaitable[Container]]
@@ -30,20 +35,22 @@ class State(TypedDict):
     running: RunningService
 
 
-def create_app(settings: Settings, builder: Builder = bootstrap.build) -> FastAPI:
+def create_app(settings: Settings, builder: Builder = bootstrap.build, admission: Admission | None = None) -> FastAPI:
     """The application for one process.
 
     Args:
         settings: of this process.
         builder: makes the container when the application starts; tests inject their own.
+        admission: shared with the server that is to drain it; the application's own unless given.
     """
+    bounds = admission if admission is not None else admission_of(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             container = await builder(settings, stack)
             _log.info("ready", space_id=container.identity.space_id, embedder=container.identity.embedder)
-            running = RunningService(container)
+            running = RunningService(container, bounds)
             if container.migration is not None:
                 container.migration.on_switch(running.adopt)
             yield {"running": running}
@@ -74,5 +81,17 @@ def create_app(settings: Settings, builder: Builder = bootstrap.build) -> FastAP
     problems.install(app, [route for router in routers for route in router.routes])
     for router in routers:
         app.include_router(router)
+    app.add_middleware(Admitted, admission=bounds, refusal=_refusal)
     app.add_middleware(RequestContext)
     return app
+
+
+def admission_of(settings: Settings) -> Admission:
+    """The bounds that settings ask for."""
+    return Admission(max_requests=settings.max_requests, max_bodies_bytes=settings.max_bodies_bytes)
+
+
+def _refusal(scope: Scope, error: Overloaded) -> Response:
+    if scope["path"].startswith(compreface.PREFIX):
+        return compreface.refusal(error)
+    return problem_response(scope["state"]["request_id"], error.code, error.message, error.details)

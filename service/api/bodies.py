@@ -17,7 +17,8 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.api.problems import BodyInvalid, BodyTimeout, BodyTooLarge, MediaTypeUnsupported, field_errors
+from service.api.dependencies import slot_of
+from service.api.problems import BodyInvalid, BodyTooLarge, MediaTypeUnsupported, field_errors
 from service.domain import Base64Invalid, InvalidRequest
 from service.settings import Settings
 
@@ -100,7 +101,7 @@ async def read_submission(
         max_pictures: that may come; by default as many as the settings allow a request.
 
     Raises:
-        MediaTypeUnsupported, BodyTooLarge, BodyTimeout, BodyInvalid, Base64Invalid, InvalidRequest.
+        MediaTypeUnsupported, BodyTooLarge, BodyTimeout, Overloaded, BodyInvalid, Base64Invalid, InvalidRequest.
     """
     limit = max_pictures if max_pictures is not None else settings.max_images_per_request
     media_type = parse_options_header(request.headers.get("content-type", ""))[0].decode("latin-1").lower()
@@ -126,7 +127,7 @@ async def read_json(request: Request, settings: Settings) -> Submission:
     """Read a JSON object within the limits on bytes and time.
 
     Raises:
-        MediaTypeUnsupported, BodyTooLarge, BodyTimeout, BodyInvalid.
+        MediaTypeUnsupported, BodyTooLarge, BodyTimeout, Overloaded, BodyInvalid.
     """
     return _from_json(await _read_json_bytes(request, settings), ())
 
@@ -161,15 +162,13 @@ async def _read_bounded(request: Request, settings: Settings, limit: int) -> byt
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise too_large
-    body = bytearray()
-    try:
-        async with asyncio.timeout(settings.body_timeout_s):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise too_large
-    except TimeoutError:
-        raise BodyTimeout(f"the body did not arrive within {settings.body_timeout_s:g} s") from None
+    body, slot = bytearray(), slot_of(request)
+    async with slot.arriving(settings.body_timeout_s):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise too_large
+            slot.hold(len(body))
     return bytes(body)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from service.access import Access
+from service.api.admission import Admission, Slot
 from service.bootstrap import Container
 from service.domain import GALLERY_NAME, PERSON_ID, ServiceIdentity, check_gallery_name
 from service.identification import CustodyService, EnrolmentService, IdentificationService
@@ -17,9 +18,15 @@ from service.settings import Settings
 
 
 class RunningService:
-    """The container as routes need it."""
+    """The container as routes need it.
 
-    def __init__(self, container: Container) -> None:
+    Args:
+        container: of the model that is served.
+        admission: of the process.
+    """
+
+    def __init__(self, container: Container, admission: Admission) -> None:
+        self.admission = admission
         # Keys of repeatable requests that are being worked on.
         self.in_progress: set[str] = set()
         self.adopt(container)
@@ -49,6 +56,12 @@ def _running(request: Request) -> RunningService:
     # As it is now: a request is answered by one model from beginning to end, also when the model is changed meanwhile.
     running: RunningService = request.state.running
     return copy(running)
+
+
+def slot_of(request: Request) -> Slot:
+    """What the request takes up."""
+    slot: Slot = request.state.slot
+    return slot
 
 
 Running = Annotated[RunningService, Depends(_running)]

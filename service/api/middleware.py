@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -43,6 +44,12 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, tagged)
+            except asyncio.CancelledError:
+                # The server ends and could wait no longer.
+                if status == 0:
+                    answer = problem_response(request_id, "not-ready", "the service ended before the request was done")
+                    await answer(scope, receive, tagged)
+                raise
             except Exception:  # noqa: BLE001 - the last net: the caller gets a problem, the log the traceback
                 _log.exception("request failed")
                 if status == 0:

@@ -23,6 +23,9 @@ _TYPE_PREFIX = "urn:shrinkface:problem:"
 
 STATUS_OF_CODE: Final[Mapping[str, tuple[int, str]]] = {
     "invalid-request": (422, "The request is not acceptable"),
+    "request-malformed": (400, "The request is not valid HTTP"),
+    "headers-too-large": (431, "The head of the request is too large"),
+    "headers-timeout": (408, "The head of the request took too long to arrive"),
     "cursor-invalid": (400, "The cursor is not one that was handed out"),
     "body-invalid": (400, "The body cannot be read"),
     "body-too-large": (413, "The body is too large"),

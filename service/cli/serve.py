@@ -8,10 +8,9 @@ from typing import Annotated
 
 import structlog
 import typer
-import uvicorn
 
 from service.access import KeyFile
-from service.api.app import create_app
+from service.api.server import Server
 from service.cli.configuration import settings_of
 from service.cli.rendering import told
 from service.demo import run_demo
@@ -32,19 +31,7 @@ def serve(
     settings = settings_of(host=host, port=port, data_dir=data_dir, log_format=log_format)
     configure_logging(settings.log_level, settings.log_format)
     _warn(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            log_level="warning",
-            access_log=False,
-            lifespan="on",
-            timeout_keep_alive=10,
-            timeout_graceful_shutdown=20,
-            limit_concurrency=2000,
-        )
-    )
+    server = Server(settings)
     server.run()
     if not server.started:
         raise typer.Exit(code=1)

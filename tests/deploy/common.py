@@ -11,8 +11,13 @@ ROOT = Path(__file__).parents[2]
 PORT = 8000
 UID = 10001
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-GRACEFUL_S = 20
-"""What `shrinkface serve` gives requests in flight when it is told to stop."""
+CLOSING_S = 10
+"""What closing the galleries may take, once no request is in progress any more."""
+
+
+def ending_s(settings: Settings) -> float:
+    """How long a process may take to end when it is told to."""
+    return settings.settle_s + settings.drain_s + CLOSING_S
 
 
 def settings_of(environment: dict[str, str], monkeypatch) -> Settings:

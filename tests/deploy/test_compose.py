@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.common import GRACEFUL_S, PORT, ROOT, VERSION, settings_of
+from tests.deploy.common import PORT, ROOT, VERSION, ending_s, settings_of
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -75,7 +75,7 @@ def test_our_services_get_an_environment_that_they_read(name: str, monkeypatch: 
     assert settings.redis_url.host in SERVICES
     assert str(settings.data_dir) in {volume.split(":")[1] for volume in service["volumes"]}
     assert (settings.milvus_uri is not None) == (name == "replica")
-    assert int(service["stop_grace_period"].removesuffix("s")) >= GRACEFUL_S + 10
+    assert int(service["stop_grace_period"].removesuffix("s")) >= ending_s(settings)
 
 
 @pytest.mark.parametrize("name", OURS)

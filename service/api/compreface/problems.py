@@ -126,6 +126,11 @@ def _told(request: Request, error: DomainError) -> Response:
         if request.headers.get("x-api-key") is None and request.headers.get("authorization") is None:
             return _answer(401, _MISSING_HEADER, "Missing header: x-api-key", {"WWW-Authenticate": "Bearer"})
         return _answer(401, _SERVICE_NOT_FOUND, error.message, {"WWW-Authenticate": "Bearer"})
+    return refusal(error)
+
+
+def refusal(error: DomainError) -> Response:
+    """An error of which it does not matter what was asked."""
     # What has no answer of CompreFace's keeps its status.
     elsewhere = STATUS_OF_CODE.get(error.code, STATUS_OF_CODE["internal-error"])[0]
     status, code, message = _ANSWERS.get(error.code, (elsewhere, _UNDEFINED, None))

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from service.api.dependencies import Running
 from service.api.problems import documented
 from service.api.schemas.answers import HealthOut, ModelOut
+from service.domain import NotReady
 from service.telemetry import GALLERY_FACES
 
 router = APIRouter(tags=["operations"])
@@ -23,7 +24,9 @@ async def live() -> HealthOut:
 
 @router.get("/health/ready", response_model=HealthOut, responses=documented("not-ready"))
 async def ready(running: Running) -> HealthOut:
-    """Models and galleries are loaded and readable."""
+    """Models and galleries are loaded and readable, and the process is not about to end."""
+    if running.admission.draining:
+        raise NotReady("the service is ending")
     await running.gallery.galleries()
     return HealthOut(status="ok", version=version("shrinkface"), model=ModelOut.of(running.identity))
 

@@ -13,8 +13,9 @@ from fastapi.responses import StreamingResponse
 from python_multipart.multipart import parse_options_header
 
 from service.access import Scope
-from service.api.dependencies import GalleryName, Running
-from service.api.problems import BodyTimeout, MediaTypeUnsupported, documented, problem_body
+from service.api.admission import Slot
+from service.api.dependencies import GalleryName, Running, slot_of
+from service.api.problems import MediaTypeUnsupported, documented, problem_body
 from service.api.routes.galleries import GALLERY_PROBLEMS
 from service.api.security import Authenticated
 from service.domain import PERSON_ID, DomainError, InvalidRequest, PersonRecord
@@ -99,7 +100,7 @@ async def import_gallery(
     # Told when all has arrived: a client that sends all before it reads would wait for us, and we for it.
     told = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115 - closed by the stream
     try:
-        async for lines in _batches(request, running.settings.body_timeout_s):
+        async for lines in _batches(request, slot_of(request), running.settings.body_timeout_s):
             entries = await asyncio.to_thread(_parsed, lines, running.identity.space_id)
             stored = await importer.store(entries, totals)
             await asyncio.to_thread(told.writelines, map(_line, stored))
@@ -117,42 +118,36 @@ async def import_gallery(
     return StreamingResponse(_content(told), media_type=_NDJSON)
 
 
-async def _batches(request: Request, timeout_s: float) -> AsyncIterator[list[tuple[int, bytes]]]:
+async def _batches(request: Request, slot: Slot, timeout_s: float) -> AsyncIterator[list[tuple[int, bytes]]]:
     """Lines of a body that are not empty, with their numbers, some hundred at a time."""
-    number, batch, size = 0, list[tuple[int, bytes]](), 0
-    async for line in _lines(request, timeout_s):
-        number += 1
-        if line.strip():
-            batch.append((number, line))
-            size += len(line)
-        if len(batch) >= _PERSONS_AT_ONCE or size >= _MAX_BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-async def _lines(request: Request, timeout_s: float) -> AsyncIterator[bytes]:
-    begun = bytearray()
-    stream = aiter(request.stream())
-    while True:
-        try:
-            chunk = await asyncio.wait_for(anext(stream), timeout_s)
-        except StopAsyncIteration:
-            break
-        except TimeoutError:
-            raise BodyTimeout(f"nothing arrived for {timeout_s:g} s") from None
-        first, *others = chunk.split(b"\n")
+    number, batch, size, begun = 0, list[tuple[int, bytes]](), 0, bytearray()
+    stream, ended = aiter(request.stream()), False
+    while not ended:
+        # A pause is bounded, not the whole: an import may take hours.
+        async with slot.arriving(timeout_s):
+            chunk = await anext(stream, None)
+        ended = chunk is None
+        first, *others = (chunk or b"").split(b"\n")
         begun += first
         if len(begun) > MAX_LINE_BYTES:
             raise InvalidRequest(f"a line may have at most {MAX_LINE_BYTES} bytes", limit_bytes=MAX_LINE_BYTES)
+        whole = list[bytes]()
         if others:
-            yield bytes(begun)
-            for line in others[:-1]:
-                yield line
+            whole += [bytes(begun), *others[:-1]]
             begun = bytearray(others[-1])
-    if begun:
-        yield bytes(begun)
+        if ended:
+            whole.append(bytes(begun))
+        for line in whole:
+            number += 1
+            if line.strip():
+                batch.append((number, line))
+                size += len(line)
+            if len(batch) >= _PERSONS_AT_ONCE or size >= _MAX_BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        slot.hold(size + len(begun))
+    if batch:
+        yield batch
 
 
 def _parsed(lines: list[tuple[int, bytes]], space_id: str) -> list[Entry]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from model_training.bench.defaults import MODELS
 from model_training.bench.serving import Crop, Network, Vectors
 from service.contract import ContractError, Preprocessing, normalise_embeddings, to_network_input
 from service.vision.embedding import OnnxNetwork
@@ -52,6 +54,21 @@ class PlainNetwork:
         """(n, 112, 112, 3) uint8 BGR to (n, d) float32 of unit length."""
         pixels = to_network_input(crops, self._preprocessing)
         return normalise_embeddings(np.asarray(self._session.run(None, {self._input: pixels})[0], dtype=np.float32))
+
+
+def open_networks(described: Sequence[str] | None, *, threads: int = 1) -> list[Compared]:
+    """Networks under different names; the shipped student where none is given.
+
+    Raises:
+        ContractError: one cannot be opened, or is given twice.
+    """
+    opened = [open_network(each, threads=threads) for each in described or [str(MODELS / "student.onnx")]]
+    if len({each.path.resolve() for each in opened}) < len(opened):
+        raise ContractError("the same network is given twice")
+    stems = [each.name for each in opened]
+    return [
+        replace(each, name=str(each.path.with_suffix(""))) if stems.count(each.name) > 1 else each for each in opened
+    ]
 
 
 def open_network(described: str, *, threads: int = 1) -> Compared:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from model_training.protocols.embedding import Embed
-from service.contract import ContractError, align
+from model_training.protocols.embedding import Embed, Picture
+from service.contract import CROP_SIDE_PX, ContractError, align
 from service.domain import Detection
 from service.vision.detection import YuNetDetector
 from service.vision.embedding import OnnxNetwork
@@ -23,6 +22,8 @@ from service.vision.imaging import ImageLimits, decode
 
 Crop = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
+# Picture (height, width, 3) uint8 BGR to the aligned crop of the face it is about, or None.
+Cropper = Callable[[Crop], Crop | None]
 _BATCH = 32
 _WORKERS = 2
 
@@ -35,18 +36,34 @@ class Network(Protocol):
 
 
 def serving_embed(detector: YuNetDetector, network: OnnxNetwork) -> Embed:
-    """A picture file's main face through decoder, detector, alignment and network, as a request would go.
+    """A picture's main face through decoder, detector, alignment and network, as a request would go.
 
     LFW centres the person it names, so among several faces the largest and most central one is meant.
     """
     limits = ImageLimits()
 
-    def embed(path: Path) -> NDArray[np.float32] | None:
-        image = decode(path.read_bytes(), limits)
+    def embed(picture: Picture) -> NDArray[np.float32] | None:
+        image = decode(picture.read_bytes(), limits)
         crop = main_face(image, detector)
         return None if crop is None else network.embed(crop[None])[0]
 
     return embed
+
+
+def detected(detector: YuNetDetector) -> Cropper:
+    """Crops the main face of any picture."""
+    return lambda image: main_face(image, detector)
+
+
+def already_aligned(image: Crop) -> Crop:
+    """Takes a picture that is an aligned crop already, as InsightFace's files hold them.
+
+    Raises:
+        ContractError: it is not of 112 by 112 pixels.
+    """
+    if image.shape != (CROP_SIDE_PX, CROP_SIDE_PX, 3):
+        raise ContractError(f"an aligned picture has {CROP_SIDE_PX} by {CROP_SIDE_PX} pixels, not {image.shape[:2]}")
+    return image
 
 
 def main_face(image: NDArray[np.uint8], detector: YuNetDetector) -> NDArray[np.uint8] | None:
@@ -67,7 +84,7 @@ def main_face(image: NDArray[np.uint8], detector: YuNetDetector) -> NDArray[np.u
 
 
 def embedded_by(
-    networks: Sequence[Network], detector: YuNetDetector, pictures: Sequence[Path], *, label: str = "embedding"
+    networks: Sequence[Network], cropper: Cropper, pictures: Sequence[Picture], *, label: str = "embedding"
 ) -> list[Embed]:
     """What `serving_embed` would say of each picture, for several networks at once, faster.
 
@@ -75,10 +92,11 @@ def embedded_by(
     embeddings. The callables know the pictures given here and no others.
 
     Raises:
-        ContractError: a picture is no picture.
+        ContractError: an aligned picture is of the wrong size.
+        InvalidImage: a picture is no picture.
     """
-    known: list[dict[Path, Vectors | None]] = [dict.fromkeys(pictures) for _ in networks]
-    batch: list[tuple[Path, Crop]] = []
+    known: list[dict[Picture, Vectors | None]] = [dict.fromkeys(pictures) for _ in networks]
+    batch: list[tuple[Picture, Crop]] = []
 
     def run() -> None:
         crops = np.stack([crop for _, crop in batch])
@@ -86,7 +104,7 @@ def embedded_by(
             found.update(zip([picture for picture, _ in batch], network.embed(crops), strict=True))
         batch.clear()
 
-    bar = track(_crops(pictures, detector), description=label, total=len(pictures), console=Console(stderr=True))
+    bar = track(_crops(pictures, cropper), description=label, total=len(pictures), console=Console(stderr=True))
     for picture, crop in bar:
         if crop is not None:
             batch.append((picture, crop))
@@ -97,17 +115,19 @@ def embedded_by(
     return [found.__getitem__ for found in known]
 
 
-def _crops(pictures: Sequence[Path], detector: YuNetDetector) -> Iterator[tuple[Path, Crop | None]]:
-    """Each picture's main face, in order; a few are cut out ahead of the networks."""
+def _crops(pictures: Sequence[Picture], cropper: Cropper) -> Iterator[tuple[Picture, Crop | None]]:
+    """Each picture's face, in order; a few are cut out ahead of the networks."""
     limits = ImageLimits()
     # Each worker has a core already.
     cv2.setNumThreads(1)
-    ahead: deque[tuple[Path, Future[Crop | None]]] = deque()
+
+    def cut(picture: Picture) -> Crop | None:
+        return cropper(decode(picture.read_bytes(), limits))
+
+    ahead: deque[tuple[Picture, Future[Crop | None]]] = deque()
     with ThreadPoolExecutor(_WORKERS) as pool:
         for picture in pictures:
-            ahead.append(
-                (picture, pool.submit(lambda path: main_face(decode(path.read_bytes(), limits), detector), picture))
-            )
+            ahead.append((picture, pool.submit(cut, picture)))
             if len(ahead) > 2 * _BATCH:
                 done, future = ahead.popleft()
                 yield done, future.result()

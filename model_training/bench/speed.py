@@ -6,9 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
+from rich.table import Table
 
+from model_training.bench.tables import show
 from service.contract import CROP_SIDE_PX
 from service.vision.runtime import onnxruntime
 
@@ -67,3 +71,19 @@ def _rate(session: onnxruntime.InferenceSession, pixels: np.ndarray, seconds: fl
         spent = time.perf_counter() - started
         if spent >= seconds:
             return runs * len(pixels) / spent
+
+
+def run_speed(
+    models: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="ONNX networks.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each network gets.")] = 15,
+) -> None:
+    """Faces a second in onnxruntime, networks taking turns; ratios to the first."""
+    table = Table("network", "MB", "threads", "batch", "faces/s", "ratio")
+    found = compare(models, rounds=rounds)
+    for speed in found:
+        first = next(other for other in found if (other.threads, other.batch) == (speed.threads, speed.batch))
+        table.add_row(
+            speed.model.name, f"{speed.model.stat().st_size / 1e6:.2f}", str(speed.threads), str(speed.batch),
+            f"{speed.faces_per_second:,.0f}", f"{speed.faces_per_second / first.faces_per_second:.2f}",
+        )  # fmt: skip
+    show(table)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import typer
+from rich.table import Table
+
+from model_training.bench.defaults import MODELS
+from model_training.bench.tables import show
 from service.calibration import ImpostorCurve
+from service.contract import ContractError, read_manifest
 
 RATES = (0.001, 0.01, 0.1)
 SIZES = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
@@ -44,3 +50,24 @@ def draw(curve: ImpostorCurve, target: Path) -> None:
     axes.legend(title="gallery", frameon=False)
     figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
     plt.close(figure)
+
+
+def run_thresholds(
+    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = MODELS / "student.onnx",
+    plot: Annotated[Path | None, typer.Option(help="Picture of rate over threshold to write, .svg or .png.")] = None,
+) -> None:
+    """The thresholds that `/identify` chooses, by gallery size and target FPIR."""
+    try:
+        scores = read_manifest(embedder).impostor_scores
+    except ContractError as error:
+        raise typer.BadParameter(str(error)) from error
+    if scores is None:
+        raise typer.BadParameter(f"the manifest of {embedder} states no impostor scores")
+    curve = ImpostorCurve.of(scores)
+    table = Table("faces", *(f"FPIR {rate:.1%}" for rate in RATES))
+    found = {(each.size, each.fpir): each.similarity for each in thresholds(curve)}
+    for size in SIZES:
+        table.add_row(f"{size:,}", *(f"{found[size, rate]:.3f}" for rate in RATES))
+    show(table)
+    if plot is not None:
+        draw(curve, plot)

@@ -67,3 +67,12 @@ def people_in_pairs(pairs_file: Path) -> set[str]:
 def without_people(pictures: Iterable[Path], names: set[str]) -> list[Path]:
     """Pictures whose folder names nobody in `names`: what keeps test identities out of training."""
     return [path for path in pictures if path.parent.name not in names]
+
+
+def people_and_others(folder: Path, names: set[str]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Pictures of the people named, by their sub-folders; and of everybody else the first one."""
+    of: dict[str, list[Path]] = {}
+    for picture in pictures_in(folder):
+        of.setdefault(picture.parent.name, []).append(picture)
+    people = {name: pictures for name, pictures in of.items() if name in names}
+    return people, [pictures[0] for name, pictures in of.items() if name not in names]

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
-# Picture file to unit embedding (d,), or None where no face is found.
-Embed = Callable[[Path], Vectors | None]
+
+
+class Picture(Protocol):
+    """A file, or a picture inside one; hashable."""
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+
+    def read_bytes(self) -> bytes:
+        """It, encoded."""
+
+
+# Picture to unit embedding (d,), or None where no face is found.
+Embed = Callable[[Picture], Vectors | None]
 # Wraps the pictures, for a progress bar.
-Progress = Callable[[Iterable[Path]], Iterable[Path]]
+Progress = Callable[[Iterable[Picture]], Iterable[Picture]]
 # Pictures of each person.
-People = Mapping[str, Sequence[Path]]
+People = Mapping[str, Sequence[Picture]]
 
 
 class ProtocolError(ValueError):
@@ -34,7 +47,7 @@ class Embedded:
 
     vectors: Vectors
     names: tuple[str, ...]
-    missed: tuple[Path, ...]
+    missed: tuple[Picture, ...]
 
     @property
     def labels(self) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_training.protocols.bootstrap import DRAWS, Interval, Numbers, people_drawn, percentiles, ratio_interval
-from model_training.protocols.distractors import Distractors
+from model_training.protocols.distractors import NOBODY, Distractors, Faces, Labels
 from model_training.protocols.embedding import Embed, Embedded, People, Progress, ProtocolError, Vectors, embedded
 from model_training.protocols.metrics import require_support, threshold_at
 
@@ -38,6 +38,7 @@ class Probes:
         person: (m,) whose probe each is, 0 to `persons - 1`.
         unseen: (persons,) probes of each person in which no face was found; they count as missed.
         strangers: (s, d) unit vectors, one probe of each person who is not.
+        label, stranger_label: (m,), (s,) of whom; distractors drawn around the same label are left out of the search.
     """
 
     mated: Vectors
@@ -45,6 +46,8 @@ class Probes:
     person: NDArray[np.int64]
     unseen: NDArray[np.int64]
     strangers: Vectors
+    label: Labels
+    stranger_label: Labels
 
     @property
     def persons(self) -> int:
@@ -58,7 +61,7 @@ class IdentificationFigure:
 
     Attributes:
         distractors: faces in the gallery besides the mate.
-        kind: what they are, `pictures` or `sampled`.
+        kind: where they come from, `pictures`, `smoothed` or `normal`.
         rank_one: share of probes with their mate before all distractors, every person weighing the same.
         rank_one_interval: 95 %, of drawing people again.
         cmc: (20,) share of probes with their mate among the first 1, 2, ... 20.
@@ -140,6 +143,8 @@ def probes_of(found: Embedded, people: People, *, seed: int = 0) -> Probes:
         person=np.array(person, dtype=np.int64),
         unseen=np.array(unseen, dtype=np.int64),
         strangers=found.vectors[strangers],
+        label=found.labels[probes],
+        stranger_label=found.labels[strangers],
     )
 
 
@@ -170,23 +175,31 @@ class _Tally:
     best: Vectors
 
 
-def _tally(probes: Probes, chunks: Iterator[Vectors]) -> _Tally:
+def _tally(probes: Probes, chunks: Iterator[Faces]) -> _Tally:
     before = np.zeros(len(probes.mated), dtype=np.int64)
     best = np.full(len(probes.strangers), -1, dtype=np.float32)
-    for chunk in chunks:
-        for rows, scores in _scores(probes.mated, chunk):
+    for faces in chunks:
+        for rows, scores in _scores(probes.mated, probes.label, faces):
             # A distractor that is as near as the mate comes before it.
             before[rows] += np.count_nonzero(scores >= probes.similarity[rows, None], axis=1)
-        for rows, scores in _scores(probes.strangers, chunk):
+        for rows, scores in _scores(probes.strangers, probes.stranger_label, faces):
             np.maximum(best[rows], scores.max(axis=1), out=best[rows])
     return _Tally(before, best)
 
 
-def _scores(probes: Vectors, chunk: Vectors) -> Iterator[tuple[slice, Vectors]]:
-    at_once = max(1, _SCORES_AT_ONCE // len(chunk))
-    for start in range(0, len(probes), at_once):
+def _scores(vectors: Vectors, labels: Labels, faces: Faces) -> Iterator[tuple[slice, Vectors]]:
+    """Blocks of cosines; -2 where a face was drawn around the very person."""
+    at_once = max(1, _SCORES_AT_ONCE // len(faces.vectors))
+    order = np.argsort(faces.like, kind="stable")
+    like = faces.like[order]
+    for start in range(0, len(vectors), at_once):
         rows = slice(start, start + at_once)
-        yield rows, probes[rows] @ chunk.T
+        scores = vectors[rows] @ faces.vectors.T
+        first, end = (np.searchsorted(like, labels[rows], side=side) for side in ("left", "right"))
+        own = np.where(labels[rows] == NOBODY, 0, end - first)
+        row = np.repeat(np.arange(len(own)), own)
+        scores[row, order[np.arange(own.sum()) - np.repeat(np.cumsum(own) - own, own) + np.repeat(first, own)]] = -2
+        yield rows, scores
 
 
 def _figure(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.protocols.metrics import TooFewImpostors
+from model_training.protocols.bootstrap import Interval, ratio_interval
+from model_training.protocols.metrics import require_support
 
 Vectors = NDArray[np.float32]
 # Target FPIR and number of gallery faces to a threshold.
@@ -23,20 +24,24 @@ class OpenSetFigure:
         size: faces in the gallery, distractors included, one a person.
         asked: the target FPIR.
         observed: share of strangers whose best match reached the threshold, over all trials.
-        interval: 2.5 and 97.5 percentiles over trials.
+        interval: 95 % of it, of drawing the strangers again.
         missed: FNIR, share of probes of enrolled people whose own person was not the best match or did not reach it.
+        missed_interval: 95 % of it, of drawing the enrolled people again.
         threshold: cosine.
-        strangers: probes of people who are not enrolled, in each trial.
-        mates: probes of people who are, over all trials.
+        strangers: probes of people who are not enrolled, one a person, in each trial.
+        different_strangers: people who were strangers in some trial.
+        mates: probes of people who are enrolled, over all trials.
     """
 
     size: int
     asked: float
     observed: float
-    interval: tuple[float, float]
+    interval: Interval
     missed: float
+    missed_interval: Interval
     threshold: float
     strangers: int
+    different_strangers: int
     mates: int
 
 
@@ -66,7 +71,7 @@ def open_set(
         seed: of the draws.
 
     Raises:
-        TooFewImpostors: a rate would rest on less than one stranger in a trial.
+        TooFewImpostors: less than ten of the strangers' probes of all trials are expected to be false positives.
         ValueError: there are not enough people or distractors.
     """
     people = np.unique(names, return_inverse=True)[1]
@@ -75,9 +80,7 @@ def open_set(
     strangers = int(people.max()) + 1 - enrolled
     if strangers < 1 or size - enrolled > len(others) or enrolled > size:
         raise ValueError(f"{people.max() + 1} people and {len(others)} distractors do not make a gallery of {size}")
-    unsupported = [rate for rate in rates if strangers * rate < 1]
-    if unsupported:
-        raise TooFewImpostors(f"{strangers} strangers cannot support an FPIR of {min(unsupported):g}")
+    require_support(strangers * trials, min(rates), events="probes of strangers", rate_name="an FPIR")
     rng = np.random.default_rng(seed)
     drawn = [_trial(embeddings, people, others, enrolled, size, rng) for _ in range(trials)]
     return list(_figures(drawn, threshold, size, rates))
@@ -85,10 +88,12 @@ def open_set(
 
 @dataclass(frozen=True)
 class _Trial:
-    """Best scores of strangers; best scores of mates' probes, and whether the best was their own person."""
+    """Best scores of strangers and of mates' probes, whose each is, and whether the best was their own person."""
 
-    strangers: NDArray[np.float32]
-    mates: NDArray[np.float32]
+    strangers: Vectors
+    stranger: NDArray[np.int64]
+    mates: Vectors
+    mate: NDArray[np.int64]
     right: NDArray[np.bool_]
 
 
@@ -116,7 +121,9 @@ def _trial(
     best = scores.argmax(axis=1) if len(probes) else np.empty(0, dtype=np.int64)
     return _Trial(
         strangers=(embeddings[picture[outside]] @ gallery.T).max(axis=1),
+        stranger=outside,
         mates=scores[np.arange(len(probes)), best],
+        mate=people[probes],
         right=owner[best] == people[probes],
     )
 
@@ -124,19 +131,32 @@ def _trial(
 def _figures(
     drawn: Sequence[_Trial], threshold: Threshold, size: int, rates: Sequence[float]
 ) -> Iterator[OpenSetFigure]:
-    mates = np.concatenate([trial.mates for trial in drawn])
-    right = np.concatenate([trial.right for trial in drawn])
+    best, stranger, mates, mate, right = (
+        np.concatenate([getattr(trial, part) for trial in drawn])
+        for part in ("strangers", "stranger", "mates", "mate", "right")
+    )
     for rate in rates:
         least = threshold(rate, size)
-        shares = [float((trial.strangers >= least).mean()) for trial in drawn]
-        low, high = np.percentile(shares, [2.5, 97.5])
+        observed, interval = _by_person(best >= least, stranger)
+        missed, missed_interval = _by_person(~(right & (mates >= least)), mate)
         yield OpenSetFigure(
             size=size,
             asked=rate,
-            observed=float(np.mean(shares)),
-            interval=(float(low), float(high)),
-            missed=float(1 - (right & (mates >= least)).mean()) if len(mates) else float("nan"),
+            observed=observed,
+            interval=interval,
+            missed=missed,
+            missed_interval=missed_interval,
             threshold=least,
             strangers=len(drawn[0].strangers),
+            different_strangers=len(np.unique(stranger)),
             mates=len(mates),
         )
+
+
+def _by_person(events: NDArray[np.bool_], person: NDArray[np.int64]) -> tuple[float, Interval]:
+    """Share of events, and its interval with people drawn again; not a number where there is none."""
+    if not len(events):
+        return float("nan"), Interval(float("nan"), float("nan"))
+    counts = np.bincount(person)
+    happened = np.bincount(person, weights=events)
+    return float(events.mean()), ratio_interval(happened[counts > 0], counts[counts > 0].astype(np.float64))

@@ -52,15 +52,68 @@ def test_open_set_counts_strangers_and_mates(lfw: Path) -> None:
     (lfw / "everybody.txt").write_text(f"1\t{len(names)}\n" + "".join(f"{name}\t1\tgrace\t1\n" for name in names))
     ended = bench(
         "open-set", "--lfw-dir", lfw / "pictures", "--pairs", lfw / "everybody.txt", "--sizes", "1",
-        "--rates", "0.09,0.001", "--trials", "50", environment={"COLUMNS": "200"},
+        "--rates", "0.09,0.001", "--trials", "200", "--json",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    cells = [cell.strip() for cell in next(line for line in ended.stdout.splitlines() if "0.09 " in line).split("│")]
+    figure, refused = json.loads(ended.stdout)
     expected = (2 / 13) * (1 / 12) + (11 / 13) * (10 / 12)
-    assert float(cells[4]) == pytest.approx(expected, abs=0.15)
+    assert figure["observed"] == pytest.approx(expected, abs=0.1)
+    assert (figure["strangers"], figure["different_strangers"]) == (12, 13)
     # The two who have other pictures were never missed.
-    assert float(cells[6]) == 0.0
-    assert "12 strangers cannot support an FPIR of 0.001" in ended.stdout
+    assert figure["missed"] == 0.0
+    assert refused["refused"] == "2,400 probes of strangers cannot support an FPIR of 0.001: it needs 10,000"
+
+
+def test_identification_of_portraits_among_drawn_distractors(lfw: Path, tmp_path: Path) -> None:
+    """Two people with three pictures; their doubles would be strangers, of whom there are too few for a rate."""
+    names = sorted(folder.name for folder in (lfw / "pictures").iterdir())
+    (lfw / "everybody.txt").write_text(f"1\t{len(names)}\n" + "".join(f"{name}\t1\tgrace\t1\n" for name in names))
+    arguments = (
+        "identification",
+        "--lfw-dir",
+        lfw / "pictures",
+        "--pairs",
+        lfw / "everybody.txt",
+        "--distractors",
+        "10",
+    )
+    refused = bench(*arguments)
+    assert refused.returncode == 2
+    assert "11 strangers cannot support an FPIR of 0.01" in " ".join(refused.stderr.split())
+    ended = bench(*arguments, "--density", "normal", "--fpir", "0.95", "--plot", tmp_path / "plot.svg", "--json")
+    assert ended.returncode == 0, ended.stderr
+    (figure,) = json.loads(ended.stdout)["student"]
+    assert (figure["distractors"], figure["kind"], figure["rank_one"]) == (10, "normal", 1.0)
+    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+
+
+def test_tradeoff_of_two_networks(lfw: Path, tmp_path: Path) -> None:
+    shipped = Settings().embedder_path
+    # The same weights without a manifest, so that their preprocessing must be said.
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(shipped.read_bytes())
+    ended = bench(
+        "tradeoff", shipped, f"{copy}@127.5,0.0078125", "--lfw-dir", lfw / "pictures", "--pairs", lfw / "pairs.txt",
+        "--rounds", "1", "--plot", tmp_path / "plot.svg", "--json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    student, same = json.loads(ended.stdout)
+    assert (student["name"], same["name"]) == ("student", "copy")
+    assert student["accuracy"] == same["accuracy"] == 1.0
+    assert student["megabytes"] == same["megabytes"] == shipped.stat().st_size / 1e6
+    assert 0.3 < student["face_ms"] / same["face_ms"] < 3
+    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+
+
+def test_a_network_without_manifest_or_preprocessing_is_refused(lfw: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(Settings().embedder_path.read_bytes())
+    for described, said in ((copy, "no manifest"), (f"{copy}@grey", "raw, arcface or MEAN,SCALE")):
+        ended = bench(
+            "verification", "--lfw-dir", lfw / "pictures", "--pairs", lfw / "pairs.txt", "--embedder", described
+        )
+        assert ended.returncode == 2
+        assert said in " ".join(ended.stderr.replace("│", " ").split())
 
 
 def test_speed_compares_networks_in_turns() -> None:

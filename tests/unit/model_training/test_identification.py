@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from model_training.protocols.density import EmbeddingModel, fitted
-from model_training.protocols.distractors import PictureDistractors, SampledDistractors
+from model_training.protocols.distractors import (
+    NOBODY,
+    Faces,
+    NormalDistractors,
+    PictureDistractors,
+    SmoothedDistractors,
+    around,
+)
 from model_training.protocols.embedding import Embedded, ProtocolError, embedded
 from model_training.protocols.identification import Probes, identification, identify, probes_of
 from model_training.protocols.metrics import TooFewImpostors
@@ -27,6 +34,8 @@ def looked_for(mates, strangers, *, person=None, unseen=None):
         person=person,
         unseen=np.zeros(person.max() + 1, dtype=np.int64) if unseen is None else np.array(unseen),
         strangers=at(*strangers),
+        label=person,
+        stranger_label=np.arange(len(strangers)) + 10_000,
     )
 
 
@@ -95,7 +104,15 @@ def test_blocks_make_no_difference(monkeypatch):
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((3_300, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    probes = Probes(rows[:300], np.full(300, 0.7, np.float32), np.arange(300), np.zeros(300, np.int64), rows[300:1_400])
+    probes = Probes(
+        mated=rows[:300],
+        similarity=np.full(300, 0.7, np.float32),
+        person=np.arange(300),
+        unseen=np.zeros(300, np.int64),
+        strangers=rows[300:1_400],
+        label=np.arange(300),
+        stranger_label=np.arange(300, 1_400),
+    )
     distractors = PictureDistractors(rows[1_400:])
     whole = identify(probes, distractors, [100, 1_900])
     monkeypatch.setattr("model_training.protocols.identification._SCORES_AT_ONCE", 5_000)
@@ -150,25 +167,79 @@ def model_of(between, within):
     return EmbeddingModel(mean, np.diag(between).astype(np.float32), np.diag(within).astype(np.float32), np.float32(0))
 
 
-class TestSampledDistractors:
+class TestNormalDistractors:
     MODEL = model_of([0.9, 0.5, 0.1, 0.1], [0.2, 0.1, 0.1, 0.1])
 
     def test_they_are_unit_vectors_and_the_same_every_time(self):
-        drawn = [np.concatenate(list(SampledDistractors(self.MODEL, 50_000).drawn(20_000, 0))) for _ in range(2)]
+        drawn = [
+            np.concatenate([faces.vectors for faces in NormalDistractors(self.MODEL, 50_000).drawn(20_000, 0)])
+            for _ in range(2)
+        ]
         assert drawn[0].shape == (20_000, 4)
         np.testing.assert_array_equal(drawn[0], drawn[1])
         np.testing.assert_allclose(np.linalg.norm(drawn[0], axis=1), 1, atol=1e-6)
 
     def test_other_draws_differ(self):
-        supply = SampledDistractors(self.MODEL, 100)
-        first, second = (next(supply.drawn(100, draw)) for draw in (0, 1))
+        supply = NormalDistractors(self.MODEL, 100)
+        first, second = (next(supply.drawn(100, draw)).vectors for draw in (0, 1))
         assert not np.isclose(first, second).all(axis=1).any()
 
     def test_they_are_spread_as_persons_and_faces_together(self):
-        drawn = np.concatenate(list(SampledDistractors(self.MODEL, 200_000).drawn(200_000, 0)))
+        drawn = np.concatenate([faces.vectors for faces in NormalDistractors(self.MODEL, 200_000).drawn(200_000, 0)])
         share = (drawn**2).mean(axis=0)
         assert (np.argsort(share)[::-1][:2] == [0, 1]).all()
         assert share[2] == pytest.approx(share[3], abs=0.005)
+
+
+class TestSmoothedDistractors:
+    def real(self, count=400):
+        """Faces on two arcs, which no normal density has."""
+        rng = np.random.default_rng(0)
+        return at(*np.where(np.arange(count) % 2, 20, 100) + rng.uniform(-10, 10, count))
+
+    def drawn(self, rows, like, count=30_000):
+        chunks = list(SmoothedDistractors(rows, like, count).drawn(count, 0))
+        return Faces(*(np.concatenate(part) for part in zip(*chunks, strict=True)))
+
+    def test_they_are_near_real_ones_and_say_whose(self):
+        rows = self.real()
+        faces = self.drawn(rows, np.arange(len(rows)))
+        np.testing.assert_allclose(np.linalg.norm(faces.vectors, axis=1), 1, atol=1e-6)
+        assert np.median(np.einsum("nd,nd->n", faces.vectors, rows[faces.like])) > 0.95
+        assert np.bincount(faces.like, minlength=400).min() > 30
+        # Nobody was between the arcs.
+        angles = np.rad2deg(np.arctan2(faces.vectors[:, 1], faces.vectors[:, 0]))
+        assert ((angles > 55) & (angles < 65)).mean() < 0.06
+
+    def test_they_are_spread_as_the_real_ones(self):
+        rng = np.random.default_rng(1)
+        rows = rng.standard_normal((5_000, 6)).astype(np.float32) * np.array([3, 2, 1, 1, 1, 1], dtype=np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        faces = self.drawn(rows, np.full(5_000, NOBODY))
+        np.testing.assert_allclose(np.cov(faces.vectors.T), np.cov(rows.T), atol=0.03)
+
+    def test_they_are_around_one_face_of_everybody(self):
+        found = Embedded(at(0, 90, 180), ("Ada", "Ada", "Bob"), ())
+        faces = Faces(*(np.concatenate(part) for part in zip(*around(found, at(270), 500).drawn(500, 0), strict=True)))
+        assert set(faces.like.tolist()) == {0, 1, NOBODY}
+
+
+def test_what_was_drawn_around_a_person_is_not_among_their_distractors():
+    class Given:
+        kind, available = "smoothed", 4
+
+        def drawn(self, count, draw):
+            # Nearer to every probe, at 0 degrees, than the mates; and as near as can be to two of the strangers.
+            yield Faces(at(1, 1, 120, 121), np.array([0, 1, 10_000, NOBODY]))
+
+    person_two = looked_for([5, 5, 5], STRANGERS)
+    (figure,) = identify(person_two, Given(), [4], fpir=0.01)
+    # Persons 0 and 1 meet the face that is like the other, person 2 both.
+    assert figure.cmc[:3] == pytest.approx((0.0, 2 / 3, 1.0))
+    tally_free = looked_for([5], [120] * 1_000)
+    (figure,) = identify(tally_free, Given(), [4], fpir=0.01)
+    # All strangers but the first meet their double; that one the face a degree away.
+    assert figure.threshold == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_protocol_from_pictures_with_a_density_of_their_embeddings():
@@ -182,9 +253,9 @@ def test_a_protocol_from_pictures_with_a_density_of_their_embeddings():
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
     figures = identification(
-        people, embed, lambda found: SampledDistractors(fitted(found.vectors, found.labels), 1_000), [10, 1_000]
+        people, embed, lambda found: NormalDistractors(fitted(found.vectors, found.labels), 1_000), [10, 1_000]
     )
-    assert [(figure.distractors, figure.kind) for figure in figures] == [(10, "sampled"), (1_000, "sampled")]
+    assert [(figure.distractors, figure.kind) for figure in figures] == [(10, "normal"), (1_000, "normal")]
     assert [figure.rank_one for figure in figures] == [1.0, 1.0]
     assert [figure.fnir for figure in figures] == [0.0, 0.0]
     assert figures[0].threshold < figures[1].threshold

@@ -19,6 +19,8 @@ def constant(value):
 def test_strangers_who_look_like_nobody_are_never_identified():
     (figure,) = open_set(axes(*range(20)), [str(i) for i in range(20)], constant(0.5), size=10, rates=[0.1])
     assert (figure.observed, figure.interval, figure.strangers, figure.mates) == (0.0, (0.0, 0.0), 10, 0)
+    assert figure.different_strangers == 20
+    assert np.isnan(figure.missed)
 
 
 def test_strangers_who_look_like_everybody_always_are():
@@ -70,8 +72,26 @@ def test_the_threshold_is_asked_for_by_rate_and_size():
 
 
 def test_a_rate_that_no_stranger_can_show_is_refused():
-    with pytest.raises(TooFewImpostors, match=r"10 strangers cannot support an FPIR of 0\.01"):
-        open_set(axes(*range(20)), [str(i) for i in range(20)], constant(0.5), size=10, rates=[0.1, 0.01])
+    rows, names = axes(*range(20)), [str(i) for i in range(20)]
+    with pytest.raises(
+        TooFewImpostors, match=r"990 probes of strangers cannot support an FPIR of 0\.01: it needs 1,000"
+    ):
+        open_set(rows, names, constant(0.5), size=10, rates=[0.1, 0.01], trials=99)
+    open_set(rows, names, constant(0.5), size=10, rates=[0.1, 0.01], trials=100)
+
+
+def test_the_interval_is_of_people_and_does_not_shrink_with_trials():
+    """One stranger in ten is everybody's double: as many as there are people, not as there are trials."""
+    rows = axes(*range(39)).repeat(10, axis=0)
+    rows[::10] = axes(39)
+    names = [str(i) for i in range(390)]
+
+    def width(trials):
+        (figure,) = open_set(rows, names, constant(0.9), size=30, rates=[0.1], trials=trials)
+        assert figure.interval.low < figure.observed < figure.interval.high
+        return figure.interval.high - figure.interval.low
+
+    assert width(400) == pytest.approx(width(40), rel=0.35)
 
 
 @pytest.mark.parametrize(("size", "enrolled"), [(20, None), (12, 5), (4, 5)])

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from model_training.protocols.verification import Pair, ProtocolError, read_lfw_pairs, verification
+from model_training.protocols.embedding import ProtocolError
+from model_training.protocols.pairs import Pair, PairList, read_lfw_pairs
+from model_training.protocols.verification import verification
 
 PAIRS = """2\t1
 Ada\t1\t2
@@ -31,8 +33,10 @@ def write(folder, text):
 
 class TestReadPairs:
     def test_pairs_come_in_the_order_of_the_folds(self, folder):
-        pairs, folds = read_lfw_pairs(write(folder, PAIRS), folder)
-        assert folds == 2
+        listed = read_lfw_pairs(write(folder, PAIRS), folder)
+        pairs = listed.pairs
+        assert listed.folds == 2
+        assert [listed.person(picture) for picture in listed.pictures] == ["Ada", "Ada", "Bob", "Bob", "Eve"]
         assert [(pair.first.stem, pair.second.stem, pair.same) for pair in pairs] == [
             ("Ada_0001", "Ada_0002", True),
             ("Ada_0001", "Bob_0003", False),
@@ -81,12 +85,12 @@ def embed_angle(path):
 @pytest.fixture
 def pairs(tmp_path):
     listed = [("a1", "a2"), ("a1", "b1"), ("b1", "b2"), ("b2", "c1"), ("c1", "c2"), ("c2", "a1")]
-    return [Pair(tmp_path / first, tmp_path / second, first[0] == second[0]) for first, second in listed]
+    return PairList([Pair(tmp_path / first, tmp_path / second, first[0] == second[0]) for first, second in listed], 3)
 
 
 class TestVerification:
     def test_scores_are_cosines_and_every_fold_is_right(self, pairs):
-        result = verification(pairs, 3, embed_angle)
+        result = verification(pairs, embed_angle)
         expected = np.cos(np.radians([20, 90, 25, 85, 30, 130]))
         np.testing.assert_allclose(result.scores, expected, atol=1e-6)
         assert result.same.tolist() == [True, False] * 3
@@ -100,11 +104,11 @@ class TestVerification:
             seen.append(path.stem)
             return embed_angle(path)
 
-        verification(pairs, 3, embed)
+        verification(pairs, embed)
         assert sorted(seen) == sorted(ANGLES)
 
     def test_pictures_without_a_face_count_as_unlike_everybody(self, pairs):
-        result = verification(pairs, 3, lambda path: None if path.stem == "a1" else embed_angle(path))
+        result = verification(pairs, lambda path: None if path.stem == "a1" else embed_angle(path))
         assert result.scores[[0, 1, 5]].tolist() == [-1.0, -1.0, -1.0]
         assert result.missed == ("a1",)
         # Fold 1 at (cos 85 + cos 30) / 2 = 0.48: the pair of one person is lost. Fold 2 at (cos 30 - 1) / 2 = -0.07,
@@ -114,7 +118,7 @@ class TestVerification:
 
     def test_rates_that_the_impostors_cannot_support_are_left_out(self, pairs):
         # Sixty impostor pairs: twelve expected at the first rate, six at the second.
-        assert verification(pairs * 20, 3, embed_angle, fars=(0.2, 0.1)).tar == {0.2: 1.0}
+        assert verification(PairList(pairs.pairs * 20, 3), embed_angle, fars=(0.2, 0.1)).tar == {0.2: 1.0}
 
     def test_the_progress_wraps_every_picture(self, pairs):
         shown = []
@@ -124,5 +128,21 @@ class TestVerification:
                 shown.append(path.stem)
                 yield path
 
-        verification(pairs, 3, embed_angle, progress=progress)
-        assert shown == sorted(ANGLES)
+        verification(pairs, embed_angle, progress=progress)
+        assert sorted(shown) == sorted(ANGLES)
+
+    def test_the_interval_is_binomial_where_nobody_knows_the_people(self, pairs):
+        """Every fold has one pair of b1, whose embedding says nothing; of 6,000 pairs 2,000 are judged by chance."""
+        many = PairList(pairs.pairs * 1_000, 3)
+        result = verification(many, lambda path: embed_angle(path) if path.stem != "b1" else None)
+        half = 1.96 * np.sqrt(result.accuracy.mean * (1 - result.accuracy.mean) / 6_000)
+        low, high = result.accuracy_interval
+        assert (low, high) == pytest.approx((result.accuracy.mean - half, result.accuracy.mean + half), abs=0.002)
+
+    def test_the_interval_is_wide_where_few_people_make_many_pairs(self, pairs):
+        many = PairList(pairs.pairs * 1_000, 3, person=lambda picture: picture.name[0])
+        result = verification(many, lambda path: embed_angle(path) if path.stem != "b1" else None)
+        low, high = result.accuracy_interval
+        # Three people: without b everything is right, with b alone nothing but one pair may be.
+        assert high == 1.0
+        assert low < result.accuracy.mean - 0.1

@@ -1,0 +1,117 @@
+"""`bench open-set`: whether strangers are let through as often as was asked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from model_training.bench.defaults import MODELS
+from model_training.bench.serving import detected, embedded_by
+from model_training.bench.tables import show, span
+from model_training.data.pictures import people_and_others, people_in_pairs, pictures_in
+from model_training.protocols.embedding import Picture, ProtocolError, Vectors, embedded
+from model_training.protocols.open_set import OpenSetFigure, open_set
+from service.calibration import ImpostorCurve
+from service.contract import ContractError
+from service.vision.detection import YuNetDetector
+from service.vision.embedding import OnnxNetwork
+
+# People who are left to be strangers, where others can fill the gallery instead.
+_STRANGERS = 1_000
+
+
+def run_open_set(
+    lfw_dir: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of Name/Name_0001.jpg.")],
+    pairs: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Names people who took no part in training.")
+    ],
+    distractors: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Pictures of others, to fill large galleries.")
+    ] = None,
+    sizes: Annotated[str, typer.Option(help="Gallery faces, one a person.")] = "100,1000,5000",
+    rates: Annotated[str, typer.Option(help="Target FPIRs.")] = "0.001,0.01,0.1",
+    trials: Annotated[int, typer.Option(min=2, help="Galleries drawn of each size.")] = 30,
+    embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = MODELS / "student.onnx",
+    detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = MODELS / "detector.onnx",
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Strangers identified (FPIR) and enrolled people missed (FNIR) at the thresholds that the service would use.
+
+    Strangers are always people whom the pairs file names. Where a gallery would leave fewer than a thousand of them, it
+    is filled up with people whom it does not name, one picture each, and then with the distractors given.
+    """
+    try:
+        network = OnnxNetwork(embedder, threads=threads)
+        cropper = detected(YuNetDetector(detector))
+        wanted_sizes = [int(part) for part in sizes.split(",")]
+        wanted_rates = [float(part) for part in rates.split(",")]
+    except (ContractError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if network.manifest.impostor_scores is None:
+        raise typer.BadParameter(f"the manifest of {embedder} states no impostor scores")
+    curve = ImpostorCurve.of(network.manifest.impostor_scores)
+    people, others = people_and_others(lfw_dir, people_in_pairs(pairs))
+    filling: list[Picture] = [*others, *(pictures_in(distractors) if distractors is not None else [])]
+    (embed,) = embedded_by([network], cropper, [*(one for theirs in people.values() for one in theirs), *filling])
+    try:
+        found = embedded(people, embed)
+    except ProtocolError as error:
+        raise typer.BadParameter(str(error)) from error
+    filler = _filler([vector for picture in filling if (vector := embed(picture)) is not None], found.vectors)
+    persons = len(set(found.names))
+    lines: list[tuple[int, int, float, OpenSetFigure | str]] = []
+    for size in wanted_sizes:
+        filled = min(len(filler), max(0, size - max(0, persons - _STRANGERS)))
+        for rate in wanted_rates:
+            outcome: OpenSetFigure | str
+            try:
+                (outcome,) = open_set(
+                    found.vectors, found.names, curve.threshold, size=size, rates=[rate], distractors=filler,
+                    enrolled=size - filled, trials=trials,
+                )  # fmt: skip
+            except ValueError as error:
+                outcome = str(error)
+            lines.append((size, filled, rate, outcome))
+    if as_json:
+        typer.echo(
+            json.dumps(
+                [
+                    {"size": size, "asked": rate, "refused": each} if isinstance(each, str) else asdict(each)
+                    for size, _, rate, each in lines
+                ]
+            )
+        )
+        return
+    table = Table(
+        "gallery", "of them others", "FPIR asked", "observed (95 %)", "observed / asked", "FNIR (95 %)", "threshold",
+        "strangers a trial", "different ones",
+        title=f"Open-set identification: {embedder.name}, {detector.name}, {trials} galleries of each size",
+    )  # fmt: skip
+    for size, filled, rate, outcome in lines:
+        table.add_row(f"{size:,}", f"{filled:,}", f"{rate:.1%}", *_cells(outcome))
+    show(table)
+
+
+def _filler(vectors: list[Vectors], like: Vectors) -> Vectors:
+    return np.stack(vectors) if vectors else np.empty((0, like.shape[1]), dtype=np.float32)
+
+
+def _cells(figure: OpenSetFigure | str) -> list[str]:
+    if isinstance(figure, str):
+        return [figure]
+    low, high = (bound / figure.asked for bound in figure.interval)
+    return [
+        span(figure.observed, figure.interval, 3),
+        f"{figure.observed / figure.asked:.2f} ({low:.2f} to {high:.2f})",
+        span(figure.missed, figure.missed_interval, 1),
+        f"{figure.threshold:.3f}",
+        f"{figure.strangers:,}",
+        f"{figure.different_strangers:,}",
+    ]

@@ -10,6 +10,7 @@ import typer
 from model_training.bench.identification import run_identification
 from model_training.bench.open_set import run_open_set
 from model_training.bench.speed import run_speed
+from model_training.bench.templates import run_templates
 from model_training.bench.thresholds import run_thresholds
 from model_training.bench.tradeoff import run_tradeoff
 from model_training.bench.verification import run_verification
@@ -24,6 +25,7 @@ def main() -> None:
 
 app.command("verification")(run_verification)
 app.command("identification")(run_identification)
+app.command("templates")(run_templates)
 app.command("open-set")(run_open_set)
 app.command("speed")(run_speed)
 app.command("tradeoff")(run_tradeoff)

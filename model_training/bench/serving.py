@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from model_training.protocols.embedding import Embed, Picture
+from model_training.protocols.templates import TemplateFace
 from service.contract import CROP_SIDE_PX, ContractError, align
 from service.domain import Detection
 from service.vision.detection import YuNetDetector
@@ -22,10 +23,12 @@ from service.vision.imaging import ImageLimits, decode
 
 Crop = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
-# Picture (height, width, 3) uint8 BGR to the aligned crop of the face it is about, or None.
-Cropper = Callable[[Crop], Crop | None]
+# Decoded picture (height, width, 3) uint8 BGR, and what it was read from, to the aligned crop of its face, or None.
+Cropper = Callable[[Crop, Picture], Crop | None]
 _BATCH = 32
 _WORKERS = 2
+# Beyond the longer side of a box.
+_SURROUNDINGS = 0.5
 
 
 class Network(Protocol):
@@ -51,18 +54,41 @@ def serving_embed(detector: YuNetDetector, network: OnnxNetwork) -> Embed:
 
 
 def detected(detector: YuNetDetector) -> Cropper:
-    """Crops the main face of any picture."""
-    return lambda image: main_face(image, detector)
+    """Crops the main face of any picture; of a template's picture the face that the data set means."""
+
+    def crop(image: Crop, picture: Picture) -> Crop | None:
+        if not isinstance(picture, TemplateFace) or (picture.landmarks is None and picture.box is None):
+            return main_face(image, detector)
+        if picture.landmarks is None:
+            return _face_in(image, picture.box, detector)
+        try:
+            return align(image, np.array(picture.landmarks, dtype=np.float32))
+        except ContractError:
+            return None
+
+    return crop
 
 
-def already_aligned(image: Crop) -> Crop:
+def _face_in(image: Crop, box: Sequence[float] | None, detector: YuNetDetector) -> Crop | None:
+    """The main face of a box and its surroundings, which the detector needs to see a head."""
+    left, top, width, height = box or (0, 0, image.shape[1], image.shape[0])
+    margin = _SURROUNDINGS * max(width, height)
+    rows = slice(max(0, int(top - margin)), max(0, int(top + height + margin)))
+    columns = slice(max(0, int(left - margin)), max(0, int(left + width + margin)))
+    region = np.ascontiguousarray(image[rows, columns])
+    return main_face(region, detector) if region.size else None
+
+
+def already_aligned(image: Crop, picture: Picture) -> Crop:
     """Takes a picture that is an aligned crop already, as InsightFace's files hold them.
 
     Raises:
         ContractError: it is not of 112 by 112 pixels.
     """
     if image.shape != (CROP_SIDE_PX, CROP_SIDE_PX, 3):
-        raise ContractError(f"an aligned picture has {CROP_SIDE_PX} by {CROP_SIDE_PX} pixels, not {image.shape[:2]}")
+        raise ContractError(
+            f"{picture.name} has {image.shape[1]} by {image.shape[0]} pixels, an aligned crop {CROP_SIDE_PX}"
+        )
     return image
 
 
@@ -122,7 +148,7 @@ def _crops(pictures: Sequence[Picture], cropper: Cropper) -> Iterator[tuple[Pict
     cv2.setNumThreads(1)
 
     def cut(picture: Picture) -> Crop | None:
-        return cropper(decode(picture.read_bytes(), limits))
+        return cropper(decode(picture.read_bytes(), limits), picture)
 
     ahead: deque[tuple[Picture, Future[Crop | None]]] = deque()
     with ThreadPoolExecutor(_WORKERS) as pool:

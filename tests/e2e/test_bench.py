@@ -64,26 +64,27 @@ def test_open_set_counts_strangers_and_mates(lfw: Path) -> None:
     assert refused["refused"] == "2,400 probes of strangers cannot support an FPIR of 0.001: it needs 10,000"
 
 
-def test_identification_of_portraits_among_drawn_distractors(lfw: Path, tmp_path: Path) -> None:
-    """Two people with three pictures; their doubles would be strangers, of whom there are too few for a rate."""
-    names = sorted(folder.name for folder in (lfw / "pictures").iterdir())
-    (lfw / "everybody.txt").write_text(f"1\t{len(names)}\n" + "".join(f"{name}\t1\tgrace\t1\n" for name in names))
-    arguments = (
+def test_identification_of_a_portrait_among_real_and_drawn_distractors(lfw: Path, tmp_path: Path) -> None:
+    """Grace is looked for among the first picture of Eileen, whom the list does not name; doubles are strangers."""
+    names = sorted(folder.name for folder in (lfw / "pictures").iterdir() if folder.name != "eileen")
+    (lfw / "looked_for.txt").write_text(f"1\t{len(names)}\n" + "".join(f"{name}\t1\tgrace\t1\n" for name in names))
+    arguments = [
         "identification",
         "--lfw-dir",
         lfw / "pictures",
         "--pairs",
-        lfw / "everybody.txt",
+        lfw / "looked_for.txt",
         "--distractors",
-        "10",
-    )
+        10,
+    ]
     refused = bench(*arguments)
     assert refused.returncode == 2
     assert "11 strangers cannot support an FPIR of 0.01" in " ".join(refused.stderr.split())
-    ended = bench(*arguments, "--density", "normal", "--fpir", "0.95", "--plot", tmp_path / "plot.svg", "--json")
+    ended = bench(*arguments, "--fpir", "0.95", "--plot", tmp_path / "plot.svg", "--json")
     assert ended.returncode == 0, ended.stderr
-    (figure,) = json.loads(ended.stdout)["student"]
-    assert (figure["distractors"], figure["kind"], figure["rank_one"]) == (10, "normal", 1.0)
+    real, drawn = json.loads(ended.stdout)["student"]
+    assert (real["distractors"], real["kind"], real["rank_one"]) == (1, "pictures", 1.0)
+    assert (drawn["distractors"], drawn["kind"]) == (10, "smoothed")
     assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
 
 
@@ -143,3 +144,33 @@ def test_thresholds_rise_with_the_gallery_and_fall_with_the_rate(tmp_path: Path)
     assert (np.diff(cosines, axis=0) > 0).all()
     assert (np.diff(cosines, axis=1) < 0).all()
     assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+
+
+def test_templates_of_portraits(lfw: Path, tmp_path: Path) -> None:
+    """Grace in the gallery and as a probe, then Eileen as well; boxes as NIST gives them."""
+    pictures = lfw / "pictures"
+    head = "TEMPLATE_ID,SUBJECT_ID,FILENAME,SIGHTING_ID,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT\n"
+    files = {
+        "ijbb_1N_gallery_S1.csv": head + "1,1,grace/grace_0001.jpg,1,,,,\n1,1,grace/grace_0002.jpg,2,,,,\n",
+        "ijbb_1N_gallery_S2.csv": head + "2,2,eileen/eileen_0001.jpg,3,0,0,100000,100000\n",
+        "ijbb_1N_probe_mixed.csv": head + "3,1,grace/grace_0003.jpg,4,,,,\n",
+        "ijbb_11_S1_S2_matches.csv": "1,3\n2,3\n",
+    }
+    (tmp_path / "protocols").mkdir()
+    for name, text in files.items():
+        (tmp_path / "protocols" / name).write_text(text)
+    (tmp_path / "images").symlink_to(pictures)
+    ended = bench("templates", "--dir", tmp_path, "--benchmark", "ijbb", "--packing", "nist", "--json")
+    assert ended.returncode == 2
+    # Nobody in the second gallery is looked for.
+    assert "no probe is of anybody in the gallery" in " ".join(ended.stderr.replace("│", " ").split())
+    with (tmp_path / "protocols" / "ijbb_1N_probe_mixed.csv").open("a") as stream:
+        stream.write("4,2,eileen/eileen_0003.jpg,5,,,,\n")
+    ended = bench("templates", "--dir", tmp_path, "--benchmark", "ijbb", "--packing", "nist", "--json")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)["student"]
+    assert found["missed"] == 0
+    assert (found["verification"]["mates"], found["verification"]["impostors"]) == (1, 1)
+    for gallery in ("S1", "S2"):
+        assert found["search"][gallery]["cmc"][0] == 1.0
+        assert (found["search"][gallery]["mated"], found["search"][gallery]["strangers"]) == (1, 1)

@@ -33,7 +33,8 @@ HEADER: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    # HTTP takes spaces at either end away.
+    "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
     "description": "Yours for this request. For a day, a repetition with the same key is answered as the first was.",
 }
 PROBLEMS = ("idempotency-key-reused", "idempotency-in-progress", "person-erased")

@@ -10,10 +10,11 @@ IMAGE_ARGS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-gallery bench-gallery-variants bench-folder image compose-test k8s-validate clean
+.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-gallery bench-gallery-variants bench-folder fuzz fuzz-smoke audit sbom image compose-test k8s-validate clean
 
 help:
 	@echo "make demo | run | test | test-slow | test-milvus | torture | lint | type | arch"
+	@echo "make test-schema | fuzz | fuzz-smoke | audit | sbom"
 	@echo "make bench LFW_DIR=... PAIRS=... | bench-gallery[-variants] | bench-folder"
 	@echo "make image | compose-test | k8s-validate"
 
@@ -53,6 +54,34 @@ test-milvus: $(VENV)/.dev $(VENV)-milvus-server/.done
 # Two hundred rounds of SIGKILL in the middle of changes to a gallery: ten minutes.
 torture: $(VENV)/.dev
 	$(BIN)/python -m tests.unit.gallery.torture --rounds 200
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[fuzz]'
+	touch $@
+
+# Hostile pictures, hostile requests, and histories of a gallery: ten minutes each. docs/security.md says what of.
+fuzz: FUZZ_SECONDS ?= 600
+fuzz-smoke: FUZZ_SECONDS ?= 15
+fuzz fuzz-smoke: $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz.campaign decoder --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzz.campaign requests --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzz.histories --seconds $(FUZZ_SECONDS)
+
+$(VENV)/.supply: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[supply]'
+	touch $@
+
+# Known vulnerabilities of every pinned package; asks PyPI.
+audit: $(VENV)/.supply
+	$(BIN)/pip-audit --requirement $(CONSTRAINTS) --no-deps --disable-pip
+
+# What the service consists of, as CycloneDX: build/sbom.json.
+sbom: $(VENV)/.supply
+	mkdir -p build
+	$(PYTHON) -m venv --clear --without-pip $(VENV)-sbom
+	$(BIN)/python -m pip --python $(VENV)-sbom/bin/python install --quiet --disable-pip-version-check -c $(CONSTRAINTS) .
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json \
+		$(VENV)-sbom/bin/python
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -113,4 +142,4 @@ k8s-validate: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/deploy
 
 clean:
-	rm -rf $(VENV) $(VENV)-milvus-server build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-milvus-server $(VENV)-sbom build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

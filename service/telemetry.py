@@ -60,3 +60,5 @@ def configure_logging(level: str, style: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
+    # It warns of every malformed body, and quotes from it.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

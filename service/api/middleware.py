@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 import uuid
+from urllib.parse import quote
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,11 +16,16 @@ from service.telemetry import REQUEST_SECONDS, REQUESTS
 
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
 
+_ASCII = bytes(range(128))
+
 _log = structlog.get_logger()
 
 
 class RequestContext:
-    """ASGI middleware: request id in state, logs and `X-Request-ID`; metrics by route; 500 as a problem."""
+    """ASGI middleware: request id in state, logs and `X-Request-ID`; metrics by route; 500 as a problem.
+
+    Bytes of a query that no URL may have are percent-encoded.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -29,6 +35,9 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if not scope["query_string"].isascii():
+            # A server lets such bytes pass, the framework takes them for UTF-8 and fails where they are not.
+            scope["query_string"] = quote(scope["query_string"], safe=_ASCII).encode()
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()

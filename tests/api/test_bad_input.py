@@ -154,3 +154,24 @@ def test_a_failure_inside_is_a_problem_without_its_cause(client: TestClient, mon
     response = client.post("/v1/detect", files={"image": photo(1)})
     assert (response.status_code, response.json()["type"]) == (500, "urn:shrinkface:problem:internal-error")
     assert "secret" not in response.text
+
+
+@pytest.mark.parametrize("query", [b"name=\xa0", b"name=%a0", b"name=\xc3\xa9", b"metadata.k\xff=\xfe"])
+@pytest.mark.parametrize("path", ["/v1/galleries/default/persons", "/v1/galleries/default/persons/", "/enroll"])
+def test_bytes_that_no_url_may_have_are_no_failure(client: TestClient, path: str, query: bytes) -> None:
+    """Servers hand the query on as it came; so does this client's transport, and the test."""
+    client.post("/enroll", files={"image": photo(1)}, data={"person_id": "x", "name": "é"})
+    sent = []
+    app = client.app
+
+    async def with_query(scope: dict, receive: object, send: object) -> None:
+        sent.append(query)
+        await app({**scope, "query_string": query}, receive, send)
+
+    client._transport.app = with_query
+    method = "POST" if path == "/enroll" else "GET"
+    answer = client.request(method, path, headers={"idempotency-key": "k"}, follow_redirects=False)
+    assert sent == [query]
+    assert answer.status_code in (200, 307, 415)
+    if query == b"name=\xc3\xa9" and answer.status_code == 200:
+        assert [person["person_id"] for person in answer.json()["persons"]] == ["x"]

@@ -14,7 +14,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.api.dependencies import slot_of
@@ -74,21 +74,34 @@ class Submission:
 
 
 class _InMemoryParser(MultiPartParser):
-    """Multipart parser that never spools to disk: pictures of faces stay out of temporary files."""
+    """Multipart parser that never spools to disk: pictures of faces stay out of temporary files.
+
+    Fields are UTF-8, as RFC 7578 has it; a `charset` is passed over, since it would let the client choose the decoder,
+    and some of those fail in ways of their own or take long.
+    """
 
     def __init__(self, request: Request, body: bytes, max_files: int) -> None:
         async def once() -> AsyncGenerator[bytes, None]:
             yield body
 
-        super().__init__(
-            request.headers, once(), max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
-        )
+        limits = {"max_files": max_files, "max_fields": _MAX_FIELDS, "max_part_size": _MAX_FIELD_BYTES}
+        super().__init__(_boundary_alone(request.headers), once(), **limits)
         self.spool_max_size = len(body) + 1
         self.ended = False
 
     def on_end(self) -> None:
         """The closing boundary has been seen; without it the body was cut off, which the parser itself lets pass."""
         self.ended = True
+
+
+def _boundary_alone(headers: Headers) -> Headers:
+    """The media type without any parameter but the boundary."""
+    _, parameters = parse_options_header(headers.get("content-type", ""))
+    boundary = parameters.get(b"boundary")
+    if boundary is None:
+        return Headers(raw=[(b"content-type", b"multipart/form-data")])
+    quoted = boundary.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return Headers(raw=[(b"content-type", b'multipart/form-data; boundary="' + quoted + b'"')])
 
 
 async def read_submission(

@@ -175,3 +175,24 @@ def test_bytes_that_no_url_may_have_are_no_failure(client: TestClient, path: str
     assert answer.status_code in (200, 307, 415)
     if query == b"name=\xc3\xa9" and answer.status_code == 200:
         assert [person["person_id"] for person in answer.json()["persons"]] == ["x"]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "punycode", "idna", "hex", "zip", "utf-16", "undefined", "mbcs"])
+def test_fields_of_multipart_are_utf_8_whatever_the_header_says(client: TestClient, charset: str) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n%s\r\n'
+    picture = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + photo(1) + b"\r\n--b--\r\n"
+    header = f"multipart/form-data; charset={charset}; boundary=b"
+    answer = client.post("/enroll", content=part % "Zoë".encode() + picture, headers={"content-type": header})
+    assert (answer.status_code, answer.json()["person"]["name"]) == (201, "Zoë")
+
+
+@pytest.mark.parametrize("boundary", ['"b"', '"a b"', '"a\\\\b"', "b'(c)+_,-./:=?", "b" * 70])
+def test_boundaries_of_any_kind_are_understood(client: TestClient, boundary: str) -> None:
+    plain = boundary.strip('"').replace("\\\\", "\\").encode()
+    part = b'--%s\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n%s\r\n--%s--\r\n'
+    answer = client.post(
+        "/enroll",
+        content=part % (plain, photo(1), plain),
+        headers={"content-type": f"multipart/form-data; boundary={boundary}"},
+    )
+    assert answer.status_code == 201, answer.text

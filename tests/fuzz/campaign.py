@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,9 @@ def _searched(name: str, corpus: Path, artifacts: Path, seconds: float) -> dict[
     words = corpus.parent / "tokens.dict"
     words.write_text("".join(f'"{_escaped(token)}"\n' for token in target(name).tokens()))
     until = time.monotonic() + seconds
-    while (left_s := until - time.monotonic()) > 1 and len(found) < _MAX_FINDINGS:
+    tries = 0
+    while (left_s := until - time.monotonic()) > 1 and tries < _MAX_FINDINGS:
+        tries += 1
         shutil.rmtree(artifacts)
         artifacts.mkdir()
         command = [sys.executable, "-m", "tests.fuzz.worker", name, str(corpus)]
@@ -79,11 +82,18 @@ def _searched(name: str, corpus: Path, artifacts: Path, seconds: float) -> dict[
             )  # fmt: skip
         for path in sorted(artifacts.iterdir()):
             wrong = _confirmed(name, path) if path.name.startswith(_FINDINGS) else None
-            if wrong is not None:
+            # A crash is found again and again; one input of each kind is enough.
+            if wrong is not None and _kind(wrong) not in map(_kind, found.values()):
                 kept = CORPUS / name / path.name
                 shutil.copy(path, kept)
                 found[kept] = wrong
     return found
+
+
+def _kind(wrong: str) -> str:
+    """The first error of a traceback, or how long or how much it took."""
+    told = re.search(r"^\w*(?:Error|Exception)\b.*", wrong, re.MULTILINE)
+    return told.group() if told else wrong.rsplit(maxsplit=1)[-1]
 
 
 def _escaped(token: bytes) -> str:

@@ -60,7 +60,6 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         settings.detector_path,
         score_threshold=settings.detection_threshold,
         max_side_px=settings.detection_max_side_px,
-        instances=settings.vision_workers,
     )
     detector_name = await asyncio.to_thread(_detector_name, settings.detector_path)
     access = await asyncio.to_thread(_access, settings)
@@ -69,6 +68,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         detector,
         limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.min_image_side_px),
         gate=QualityGate(min_detection_score=settings.detection_threshold),
+        search_side_px=settings.detection_max_side_px,
         workers=settings.vision_workers,
         max_pending=settings.vision_max_pending,
         deadline_s=settings.queue_deadline_s,

@@ -68,6 +68,12 @@ def alignment_transform(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
+def magnification(landmarks: NDArray[np.float32]) -> float:
+    """Pixels of the crop for one pixel of the picture that the landmarks are in. Raises ContractError as `align`."""
+    matrix = alignment_transform(landmarks)
+    return float(np.hypot(matrix[0, 0], matrix[1, 0]))
+
+
 def align(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Cut the face out of a picture, upright and at the size the network expects.
 

@@ -141,7 +141,7 @@ def label_pictures(
         out: JSON file to write.
         faceless: photos known to hold no face; stored unlabelled as the collection `FACELESS`.
         held_out: share reserved for choosing a checkpoint.
-        threads: pictures labelled at a time; `teacher` needs as many instances.
+        threads: pictures labelled at a time.
 
     Returns:
         Number of pictures stored.

@@ -6,13 +6,14 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract import ContractError, align
+from service.contract import ContractError, align, magnification
 from service.domain import Detection, NotReady, Overloaded
 from service.ports import AnalysedPicture, Detector, FoundFace
-from service.vision.imaging import ImageLimits, decode, png
+from service.vision.imaging import Decoded, ImageLimits, decode, decode_reduced, png
 from service.vision.quality import STRICT, QualityGate, assess
 
 
@@ -21,6 +22,8 @@ class ThreadedAnalyser:
 
     Args:
         gate, strict_gate: decide which shortcomings of a face are named.
+        search_side_px: the detector sees no more than this of a picture's longer side. Larger pictures may be decoded
+            smaller, as far as neither it nor the crops of the faces need more.
         workers: pictures worked on at once, which bounds the memory that decoded pixels take.
         max_pending: pictures that may wait; more are refused.
         deadline_s: how long a picture may wait for a worker.
@@ -33,6 +36,7 @@ class ThreadedAnalyser:
         limits: ImageLimits,
         gate: QualityGate,
         strict_gate: QualityGate = STRICT,
+        search_side_px: int = 640,
         workers: int = 2,
         max_pending: int = 64,
         deadline_s: float = 5.0,
@@ -46,7 +50,10 @@ class ThreadedAnalyser:
         self._slots = asyncio.Semaphore(workers)
         self._pending = 0
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="vision")
+        self._search_side_px = search_side_px
         self._closed = False
+        # The workers are the parallelism; OpenCV's own threads would only get in their way.
+        cv2.setNumThreads(1)
 
     async def analyse(self, picture: bytes, *, max_faces: int) -> AnalysedPicture:
         """See the port."""
@@ -90,31 +97,64 @@ class ThreadedAnalyser:
 
     def _analyse(self, picture: bytes, max_faces: int) -> AnalysedPicture:
         started = time.perf_counter()
-        image = decode(picture, self._limits)
+        seen = decode_reduced(picture, self._limits, least_side_px=self._search_side_px)
         decoded = time.perf_counter()
-        detections = self._detector.detect(image)
+        detections = self._detector.detect(seen.pixels)
         detections.sort(key=lambda found: found.box.width * found.box.height, reverse=True)
         detected = time.perf_counter()
-        faces = [face for found in detections[:max_faces] if (face := self._cut_out(image, found)) is not None]
+        source = _Source(picture, self._limits, seen)
+        faces = [face for found in detections[:max_faces] if (face := self._cut_out(source, found)) is not None]
         aligned = time.perf_counter()
         return AnalysedPicture(
-            width=image.shape[1],
-            height=image.shape[0],
+            width=seen.width,
+            height=seen.height,
             faces=tuple(faces),
             faces_total=len(detections),
             timings_ms={
-                "decode": (decoded - started) * 1e3,
+                "decode": (decoded - started + source.spent_s) * 1e3,
                 "detect": (detected - decoded) * 1e3,
-                "align": (aligned - detected) * 1e3,
+                "align": (aligned - detected - source.spent_s) * 1e3,
             },
         )
 
-    def _cut_out(self, image: NDArray[np.uint8], found: Detection) -> FoundFace | None:
+    def _cut_out(self, source: _Source, found: Detection) -> FoundFace | None:
         try:
-            crop = align(image, found.landmarks)
+            face, crop = source.cut_out(found)
         except ContractError:
             # Landmarks in one point are a detector's error, not a face.
             return None
-        quality = assess(found, crop, self._gate)
+        quality = assess(face, crop, self._gate)
         strict = self._strict_gate.issues(quality.side_px, quality.detection_score, quality.sharpness, quality.yaw)
-        return FoundFace(detection=found, quality=quality, crop=crop, strict_issues=strict)
+        return FoundFace(detection=face, quality=quality, crop=crop, strict_issues=strict)
+
+
+class _Source:
+    """A picture as faces are cut out of it: from the pixels that were searched, if those show the face finely enough.
+
+    Which pixels a face is cut out of depends on the picture and the face alone, so that its crop is always the same.
+
+    Attributes:
+        spent_s: on decoding the whole picture.
+    """
+
+    def __init__(self, picture: bytes, limits: ImageLimits, seen: Decoded) -> None:
+        self._picture, self._limits, self._seen = picture, limits, seen
+        self._whole: NDArray[np.uint8] | None = None
+        self.spent_s = 0.0
+
+    def cut_out(self, found: Detection) -> tuple[Detection, NDArray[np.uint8]]:
+        """A face that was found, in pixels of the whole picture, and its aligned crop. Raises ContractError."""
+        seen = self._seen
+        if not seen.reduced:
+            return found, align(seen.pixels, found.landmarks)
+        face = found.magnified(seen.width / seen.pixels.shape[1], seen.height / seen.pixels.shape[0])
+        if magnification(found.landmarks) <= 1.0:
+            return face, align(seen.pixels, found.landmarks)
+        return face, align(self._pixels(), face.landmarks)
+
+    def _pixels(self) -> NDArray[np.uint8]:
+        if self._whole is None:
+            started = time.perf_counter()
+            self._whole = decode(self._picture, self._limits)
+            self.spent_s += time.perf_counter() - started
+        return self._whole

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.contract import ContractError, ModelManifest, normalise_embeddings, read_manifest, to_network_input
 from service.domain import InvalidEmbedding
 from service.vision.batching import MicroBatcher
-from service.vision.runtime import onnxruntime
+from service.vision.runtime import onnxruntime, session_options
 
 Vector = NDArray[np.float32]
 Crop = NDArray[np.uint8]
@@ -35,12 +35,9 @@ class OnnxNetwork:
         self.manifest: ModelManifest = read_manifest(model_path)
         if self.manifest.role != "embedder" or self.manifest.preprocessing is None or self.manifest.space_id is None:
             raise ContractError(f"{model_path} is not an embedder")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Spinning threads would take the cores from decoding and detection.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(model_path), options, providers=list(providers))
+        self._session = onnxruntime.InferenceSession(
+            str(model_path), session_options(threads), providers=list(providers)
+        )
         self._input = self._session.get_inputs()[0].name
         self._preprocessing = self.manifest.preprocessing
         self.space_id: str = self.manifest.space_id

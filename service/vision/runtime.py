@@ -14,4 +14,19 @@ import onnxruntime
 
 onnxruntime.disable_telemetry_events()
 
-__all__ = ["onnxruntime"]
+
+def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
+    """Options of a network that runs beside others.
+
+    Args:
+        threads: of one run; several runs may go on at once.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads would take the cores from decoding and detection.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+__all__ = ["onnxruntime", "session_options"]

@@ -134,7 +134,7 @@ def test_another_network_is_not_mistaken_for_the_exported_one(exported):
 
 
 def test_the_service_opens_the_file_at_odd_sizes(exported):
-    detector = YuNetDetector(exported, score_threshold=0.5, instances=1)
+    detector = YuNetDetector(exported, score_threshold=0.5)
     for height, width in ((33, 150), (150, 150), (700, 321)):
         assert isinstance(detector.detect(picture(height, width)), list)
 

@@ -4,14 +4,16 @@ import asyncio
 import io
 import threading
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 from service.contract import TEMPLATE, align
 from service.domain import Box, Detection, EmptyImage, NotReady, Overloaded
 from service.vision.analysis import ThreadedAnalyser
-from service.vision.imaging import ImageLimits
+from service.vision.imaging import ImageLimits, decode
 from service.vision.quality import QualityGate
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +29,18 @@ def picture(seed=0, side=160):
 
 
 PICTURE, PIXELS = picture()
+# Of skimage's astronaut, 512 x 512.
+LANDMARKS = np.array([[203, 101], [247, 103], [223, 127], [204, 140], [244, 140]], dtype=float)
+
+
+def jpeg(pixels, quarter_turns=0):
+    """BGR pixels as a JPEG file; turned, its EXIF orientation turns it back."""
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6 if quarter_turns else 1
+    turned = np.ascontiguousarray(np.rot90(pixels, quarter_turns)[..., ::-1])
+    Image.fromarray(turned).save(stream, "JPEG", quality=95, exif=exif)
+    return stream.getvalue()
 
 
 def detection(side, landmarks=TEMPLATE):
@@ -43,10 +57,12 @@ class HeldDetector:
         self.running = 0
         self.most_running = 0
         self.calls = 0
+        self.shapes = []
         self._lock = threading.Lock()
 
     def detect(self, image):
         with self._lock:
+            self.shapes.append(image.shape)
             self.calls += 1
             self.running += 1
             self.most_running = max(self.most_running, self.running)
@@ -113,6 +129,46 @@ class TestAnswer:
     async def test_no_face_is_an_empty_answer(self, make):
         answer = await make().analyse(PICTURE, max_faces=5)
         assert (answer.faces, answer.faces_total) == ((), 0)
+
+    @pytest.mark.parametrize("turned", [False, True])
+    async def test_a_large_jpeg_is_searched_smaller_and_answered_in_its_own_pixels(self, make, detector, turned):
+        pixels = cv2.resize(np.ascontiguousarray(data.astronaut()[..., ::-1]), (2048, 1536))
+        picture = jpeg(pixels, quarter_turns=int(turned))
+        # Where the face is, as a detector would tell for a picture that was decoded at a quarter of its size.
+        eyes_to_mouth = LANDMARKS * [1, 0.75]
+        detector.found = [Detection(Box(175, 40, 95, 93), eyes_to_mouth.astype(np.float32), 0.9)]
+        answer = await make(search_side_px=512).analyse(picture, max_faces=5)
+        assert detector.shapes == [(384, 512, 3)]
+        assert (answer.width, answer.height) == (2048, 1536)
+        (found,) = answer.faces
+        np.testing.assert_allclose(found.detection.landmarks, eyes_to_mouth * 4 + 1.5, atol=1e-3)
+        assert found.detection.box == Box(701.5, 161.5, 380, 372)
+        assert found.quality.side_px == pytest.approx(np.sqrt(380 * 372), abs=0.1)
+        whole = align(decode(picture, ImageLimits()), found.detection.landmarks)
+        # The eyes are 44 of the searched pixels apart and 35 of the crop's, so those were fine enough.
+        assert answer.timings_ms["decode"] > 0
+        assert np.abs(found.crop.astype(int) - whole).mean() < 3
+
+    async def test_a_small_face_of_a_large_jpeg_is_cut_out_of_the_whole_picture(self, make, detector):
+        pixels = np.zeros((2400, 3200, 3), np.uint8)
+        pixels[1000:1512, 1200:1712] = data.astronaut()[..., ::-1]
+        picture = jpeg(pixels)
+        # Decoded at a quarter of its size the face is 24 pixels wide, far less than the crop.
+        searched = ((LANDMARKS + np.array([1200, 1000])) / 4).astype(np.float32)
+        large = searched * 3 - 500
+        detector.found = [
+            Detection(Box(340, 263, 24, 31), searched, 0.9),
+            Detection(Box(10, 10, 200, 200), large.astype(np.float32), 0.9),
+        ]
+        answer = await make(search_side_px=640).analyse(picture, max_faces=5)
+        assert detector.shapes == [(600, 800, 3)]
+        assert [found.detection.box.width for found in answer.faces] == [800, 96]
+        small = answer.faces[1]
+        np.testing.assert_array_equal(small.crop, align(decode(picture, ImageLimits()), searched * 4 + 1.5))
+        # The same face, also when the larger one is not asked for, or it alone is.
+        detector.found = detector.found[:1]
+        (alone,) = (await make(search_side_px=640).analyse(picture, max_faces=1)).faces
+        np.testing.assert_array_equal(alone.crop, small.crop)
 
     async def test_a_bad_picture_frees_its_slot(self, make):
         analyser = make(workers=1, max_pending=1)

@@ -1,5 +1,7 @@
 """The bundled detector on a portrait whose face is known."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -107,3 +109,47 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
         YuNetDetector(path)
     with pytest.raises(ContractError):
         YuNetDetector(tmp_path / "absent.onnx")
+
+
+class TestAgainstOpenCV:
+    """The same network read by `cv2.FaceDetectorYN`, which decodes and suppresses by itself."""
+
+    @staticmethod
+    def rows(image, threshold, overlap=0.3):
+        height, width = image.shape[:2]
+        return cv2.FaceDetectorYN.create(str(DETECTOR), "", (width, height), threshold, overlap, 5000).detect(image)[1]
+
+    # Where much is found and nothing suppressed, and as it is served: OpenCV suppresses by boxes of whole pixels.
+    @pytest.mark.parametrize(("threshold", "overlap"), [(0.02, 1.0), (0.7, 0.3)])
+    @pytest.mark.parametrize("cut", [(512, 512), (256, 320), (320, 256)])
+    def test_finds_the_same_faces_in_the_same_places(self, astronaut, cut, threshold, overlap):
+        image = np.ascontiguousarray(astronaut[: cut[0], : cut[1]])
+        options = {"score_threshold": threshold, "nms_threshold": overlap, "max_faces": 5000}
+        faces = YuNetDetector(DETECTOR, **options).detect(image)
+        expected = self.rows(image, threshold, overlap)
+        assert len(faces) == len(expected)
+        order = np.argsort(-expected[:, 14], kind="stable")
+        for face, row in zip(faces, expected[order], strict=True):
+            box = face.box
+            np.testing.assert_allclose([box.x, box.y, box.width, box.height], row[:4], atol=0.05)
+            np.testing.assert_allclose(face.landmarks.ravel(), row[4:14], atol=0.05)
+            assert face.score == pytest.approx(row[14], abs=1e-4)
+        if threshold < 0.1:
+            assert len(faces) > 1
+
+    def test_a_crowd_is_all_found(self, astronaut):
+        # Four portraits: suppression has something to choose from everywhere.
+        crowd = np.tile(astronaut[:256, 96:352], (2, 2, 1))
+        assert len(YuNetDetector(DETECTOR).detect(crowd)) == len(self.rows(crowd, 0.7)) == 4
+
+
+def test_several_threads_share_one_detector(detector, astronaut, reference):
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: best_face(detector, astronaut), range(16)))
+    for each in found:
+        np.testing.assert_array_equal(each.landmarks, reference.landmarks)
+
+
+def test_a_network_of_other_outputs_is_refused():
+    with pytest.raises(ContractError, match="YuNet"):
+        YuNetDetector(DETECTOR.with_name("student.onnx"))

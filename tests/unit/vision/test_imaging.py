@@ -26,7 +26,7 @@ from service.domain import (
     ImageTooManyPixels,
     ImageTooSmall,
 )
-from service.vision.imaging import ImageLimits, decode, sniff_format
+from service.vision.imaging import ImageLimits, decode, decode_reduced, sniff_format
 
 LIMITS = ImageLimits()
 # Quarters of different colours, none of which a turn or a flip maps onto itself; RGB.
@@ -223,6 +223,70 @@ class TestOrientation:
     @pytest.mark.parametrize("block", [b"Exif\0\0rubbish!", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])
     def test_an_exif_block_that_cannot_be_read_is_no_orientation(self, block):
         assert_close(decoded_rgb(encoded(quarters(), "JPEG", quality=92, exif=block)), quarters(), 12)
+
+
+class TestReduced:
+    SIZE = (1600, 1000)
+
+    @pytest.mark.parametrize(
+        ("least_side_px", "size"),
+        [
+            (1601, (1600, 1000)),
+            (801, (1600, 1000)),
+            (800, (800, 500)),
+            (401, (800, 500)),
+            (400, (400, 250)),
+            (200, (200, 125)),
+            (20, (200, 125)),
+            (None, (1600, 1000)),
+        ],
+    )
+    def test_a_jpeg_is_decoded_as_small_as_it_may_be_and_says_how_large_it_is(self, least_side_px, size):
+        picture = decode_reduced(encoded(quarters(*self.SIZE), "JPEG"), LIMITS, least_side_px=least_side_px)
+        assert picture.pixels.shape == (size[1], size[0], 3)
+        assert (picture.width, picture.height) == self.SIZE
+        assert picture.reduced == (size != self.SIZE)
+        assert_close(picture.pixels[..., ::-1], quarters(*size), 12)
+
+    def test_sides_that_do_not_divide_are_rounded_up(self):
+        picture = decode_reduced(encoded(quarters(1003, 597), "JPEG"), LIMITS, least_side_px=240)
+        assert picture.pixels.shape == (150, 251, 3)
+        assert (picture.width, picture.height) == (1003, 597)
+
+    @pytest.mark.parametrize("value", list(UPRIGHT))
+    def test_it_is_turned_upright_as_the_whole_one_is(self, value):
+        data = encoded(quarters(*self.SIZE), "JPEG", exif=orientation(value), quality=95)
+        whole, picture = decode(data, LIMITS), decode_reduced(data, LIMITS, least_side_px=400)
+        assert (picture.height, picture.width) == whole.shape[:2]
+        averaged = cv2.resize(whole, picture.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(picture.pixels.astype(int) - averaged).mean() < 1
+
+    @pytest.mark.parametrize("mode", ["L", "CMYK"])
+    def test_grey_and_cmyk_come_reduced_too(self, mode):
+        data = encoded(Image.fromarray(quarters(*self.SIZE)).convert(mode), "JPEG", quality=95)
+        picture = decode_reduced(data, LIMITS, least_side_px=400).pixels
+        assert picture.shape == (250, 400, 3)
+        averaged = cv2.resize(decode(data, LIMITS), (400, 250), interpolation=cv2.INTER_AREA)
+        assert np.abs(picture.astype(int) - averaged).mean() < 1
+
+    @pytest.mark.parametrize("format_name", ["PNG", "BMP", "WEBP"])
+    def test_other_formats_come_whole(self, format_name):
+        picture = decode_reduced(encoded(quarters(*self.SIZE), format_name), LIMITS, least_side_px=400)
+        assert picture.pixels.shape == (1000, 1600, 3)
+        assert not picture.reduced
+
+    def test_limits_are_those_of_the_whole_picture(self):
+        data = encoded(quarters(*self.SIZE), "JPEG")
+        with pytest.raises(ImageTooManyPixels):
+            decode_reduced(data, ImageLimits(max_pixels=1_599_999), least_side_px=200)
+        # An eighth of it has fewer pixels a side than the least allowed.
+        picture = decode_reduced(data, ImageLimits(min_side_px=1000), least_side_px=200)
+        assert picture.pixels.shape == (125, 200, 3)
+
+    def test_a_truncated_picture_is_damaged_at_any_size(self):
+        data = encoded(np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8), "JPEG")
+        with pytest.raises(ImageDamaged):
+            decode_reduced(data[: len(data) // 2], LIMITS, least_side_px=100)
 
 
 class TestRefusals:
@@ -452,8 +516,12 @@ def test_tampered_files_are_pictures_or_image_errors(data):
     limits = ImageLimits(max_pixels=1_000_000)
     try:
         picture = decode(data, limits)
-    except ImageError:
+    except ImageError as error:
+        with pytest.raises(type(error)):
+            decode_reduced(data, limits, least_side_px=16)
         return
+    reduced = decode_reduced(data, limits, least_side_px=16)
+    assert (reduced.height, reduced.width) == picture.shape[:2]
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
     assert min(picture.shape[:2]) >= limits.min_side_px

@@ -5,17 +5,18 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints/constraints.txt
 LFW_DIR ?=
 PAIRS ?=
+NETWORKS ?=
 BENCH_ARGS ?=
 IMAGE_ARGS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-gallery bench-gallery-variants bench-folder fuzz fuzz-smoke audit sbom image compose-test k8s-validate clean
+.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-identification bench-open-set bench-tradeoff bench-gallery bench-gallery-variants bench-folder fuzz fuzz-smoke audit sbom image compose-test k8s-validate clean
 
 help:
 	@echo "make demo | run | test | test-slow | test-milvus | torture | lint | type | arch"
 	@echo "make test-schema | fuzz | fuzz-smoke | audit | sbom"
-	@echo "make bench LFW_DIR=... PAIRS=... | bench-gallery[-variants] | bench-folder"
+	@echo "make bench[-identification|-open-set|-tradeoff] LFW_DIR=... PAIRS=... [NETWORKS=...] | bench-gallery[-variants] | bench-folder"
 	@echo "make image | compose-test | k8s-validate"
 
 $(VENV)/.base: pyproject.toml $(CONSTRAINTS)
@@ -105,9 +106,24 @@ openapi: $(VENV)/.dev
 test-schema: $(VENV)/.dev
 	SHRINKFACE_TEST_SCHEMA_EXAMPLES=200 $(BIN)/python -m pytest tests/api/test_schema.py --timeout 3600
 
-# LFW is not part of the repository: give its folder and pairs file.
+# LFW is not part of the repository: give its folder and pairs file. NETWORKS are more to stand beside the shipped student,
+# for instance teacher.onnx@raw.
+LFW := --lfw-dir $(LFW_DIR) --pairs $(PAIRS)
+STUDENT := service/models/student.onnx
 bench: $(VENV)/.base
-	$(BIN)/shrinkface bench verification --lfw-dir $(LFW_DIR) --pairs $(PAIRS)
+	$(BIN)/shrinkface bench verification $(LFW) $(addprefix --embedder ,$(STUDENT) $(NETWORKS))
+
+# Up to a million distractors: minutes a network.
+bench-identification: $(VENV)/.base
+	$(BIN)/shrinkface bench identification $(LFW) $(addprefix --embedder ,$(STUDENT) $(NETWORKS)) \
+		--plot docs/identification.svg $(BENCH_ARGS)
+
+# Asked and observed FPIR in galleries of 100, 1,000 and 5,000 people.
+bench-open-set: $(VENV)/.base
+	$(BIN)/shrinkface bench open-set $(LFW) $(BENCH_ARGS)
+
+bench-tradeoff: $(VENV)/.base
+	$(BIN)/shrinkface bench tradeoff $(STUDENT) $(NETWORKS) $(LFW) --plot docs/tradeoff.svg $(BENCH_ARGS)
 
 # What a data folder of a million faces costs: import, starts, memory, searches under change. Four minutes, 4 GB of disk.
 bench-folder: $(VENV)/.dev

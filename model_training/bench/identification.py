@@ -13,11 +13,12 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from model_training.bench.defaults import MODELS
+from model_training.bench.defaults import MODELS, KeepErrors
 from model_training.bench.drawing import Axis, Line, draw_lines
 from model_training.bench.networks import Compared, open_networks
 from model_training.bench.serving import detected, embedded_by
 from model_training.bench.tables import show, span
+from model_training.data.lfw_errata import ALSO_KNOWN_AS
 from model_training.data.pictures import people_and_others, people_in_pairs, pictures_in
 from model_training.protocols.density import fitted
 from model_training.protocols.distractors import Distractors, NormalDistractors, PictureDistractors, around
@@ -56,6 +57,7 @@ def run_identification(
     fpir: Annotated[
         float, typer.Option(min=0.0001, max=0.99, help="Share of strangers who may be let through.")
     ] = FPIR,
+    keep_errors: KeepErrors = False,
     detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = MODELS / "detector.onnx",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     plot: Annotated[Path | None, typer.Option(help="Picture to write, .svg or .png.")] = None,
@@ -73,7 +75,7 @@ def run_identification(
         cropper = detected(YuNetDetector(detector))
     except (ContractError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
-    people, others = people_and_others(lfw_dir, people_in_pairs(pairs))
+    people, others = people_and_others(lfw_dir, people_in_pairs(pairs), without=() if keep_errors else ALSO_KNOWN_AS)
     unnamed = len(others)
     for folder in pictures or []:
         others += pictures_in(folder)

@@ -11,9 +11,10 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from model_training.bench.defaults import MODELS
+from model_training.bench.defaults import MODELS, KeepErrors
 from model_training.bench.serving import detected, embedded_by
 from model_training.bench.tables import show, span
+from model_training.data.lfw_errata import ALSO_KNOWN_AS
 from model_training.data.pictures import people_and_others, people_in_pairs, pictures_in
 from model_training.protocols.embedding import Picture, ProtocolError, Vectors, embedded
 from model_training.protocols.open_set import OpenSetFigure, open_set
@@ -38,6 +39,7 @@ def run_open_set(
     rates: Annotated[str, typer.Option(help="Target FPIRs.")] = "0.001,0.01,0.1",
     trials: Annotated[int, typer.Option(min=2, help="Galleries drawn of each size.")] = 30,
     embedder: Annotated[Path, typer.Option(help="ONNX network with its manifest.")] = MODELS / "student.onnx",
+    keep_errors: KeepErrors = False,
     detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = MODELS / "detector.onnx",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     as_json: Annotated[bool, typer.Option("--json")] = False,
@@ -57,7 +59,7 @@ def run_open_set(
     if network.manifest.impostor_scores is None:
         raise typer.BadParameter(f"the manifest of {embedder} states no impostor scores")
     curve = ImpostorCurve.of(network.manifest.impostor_scores)
-    people, others = people_and_others(lfw_dir, people_in_pairs(pairs))
+    people, others = people_and_others(lfw_dir, people_in_pairs(pairs), without=() if keep_errors else ALSO_KNOWN_AS)
     filling: list[Picture] = [*others, *(pictures_in(distractors) if distractors is not None else [])]
     (embed,) = embedded_by([network], cropper, [*(one for theirs in people.values() for one in theirs), *filling])
     try:

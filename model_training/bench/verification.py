@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,11 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from model_training.bench.defaults import MODELS
+from model_training.bench.defaults import MODELS, KeepErrors
 from model_training.bench.networks import open_networks
 from model_training.bench.serving import Cropper, already_aligned, detected, embedded_by
 from model_training.bench.tables import show
+from model_training.data.lfw_errata import ALSO_KNOWN_AS
 from model_training.protocols.all_pairs import AllPairs, all_pairs
 from model_training.protocols.embedding import Embed, ProtocolError
 from model_training.protocols.metrics import TooFewImpostors
@@ -58,6 +60,7 @@ def run_verification(
         list[str] | None,
         typer.Option(help="ONNX network; PATH@raw, @arcface or @MEAN,SCALE for one without a manifest."),
     ] = None,
+    keep_errors: KeepErrors = False,
     detector: Annotated[Path, typer.Option(help="Detector with YuNet's outputs.")] = MODELS / "detector.onnx",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     as_json: Annotated[bool, typer.Option("--json")] = False,
@@ -73,7 +76,9 @@ def run_verification(
     except (ProtocolError, ContractError) as error:
         raise typer.BadParameter(str(error)) from error
     figures = {
-        each.name: _figures(verification(listed, embed), _everything(listed, embed))
+        each.name: _figures(
+            verification(listed, embed), _everything(listed, embed, without=() if keep_errors else ALSO_KNOWN_AS)
+        )
         for each, embed in zip(compared, embeds, strict=True)
     }
     if as_json:
@@ -99,11 +104,15 @@ def _read(layout: Layout, pairs: Path | None, folder: Path | None) -> PairList:
     return (read_annotated_pairs if layout is Layout.AGEDB_30 else read_two_line_pairs)(pairs, folder)
 
 
-def _everything(listed: PairList, embed: Embed) -> AllPairs | None:
+def _everything(listed: PairList, embed: Embed, *, without: Container[str]) -> AllPairs | None:
     """Every picture of the list against every other, where it says who they are and they are enough."""
     if listed.person is None:
         return None
-    shown = [(vector, listed.person(picture)) for picture in listed.pictures if (vector := embed(picture)) is not None]
+    shown = [
+        (vector, listed.person(picture))
+        for picture in listed.pictures
+        if picture.name.partition(".")[0] not in without and (vector := embed(picture)) is not None
+    ]
     labels = np.unique([name for _, name in shown], return_inverse=True)[1]
     try:
         return all_pairs(np.stack([vector for vector, _ in shown]), labels)

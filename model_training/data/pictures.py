@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
@@ -69,10 +69,17 @@ def without_people(pictures: Iterable[Path], names: set[str]) -> list[Path]:
     return [path for path in pictures if path.parent.name not in names]
 
 
-def people_and_others(folder: Path, names: set[str]) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Pictures of the people named, by their sub-folders; and of everybody else the first one."""
+def people_and_others(
+    folder: Path, names: set[str], *, without: Container[str] = ()
+) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Pictures of the people named, by their sub-folders; and of everybody else the first one.
+
+    Args:
+        without: names of pictures, without ending, that are left out.
+    """
     of: dict[str, list[Path]] = {}
     for picture in pictures_in(folder):
-        of.setdefault(picture.parent.name, []).append(picture)
+        if picture.stem not in without:
+            of.setdefault(picture.parent.name, []).append(picture)
     people = {name: pictures for name, pictures in of.items() if name in names}
     return people, [pictures[0] for name, pictures in of.items() if name not in names]

@@ -8,7 +8,8 @@ import pytest
 
 from model_training.data.bank import NOBODY, ViewBank, label_views
 from model_training.data.faces import AlignedFaces, DataError
-from model_training.data.pictures import people_in_pairs, pictures_in, without_people
+from model_training.data.lfw_errata import ALSO_KNOWN_AS
+from model_training.data.pictures import people_and_others, people_in_pairs, pictures_in, without_people
 from tests.unit.model_training.common import MeanColours
 
 CROPS = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
@@ -200,6 +201,35 @@ class TestPeople:
             (tmp_path / name).touch()
         found = [str(path.relative_to(tmp_path)) for path in pictures_in(tmp_path)]
         assert found == ["a/3.jpeg", "b/1.png", "b/2.JPG"]
+
+
+class TestPeopleAndOthers:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for name in ("Ada/Ada_0001", "Ada/Ada_0002", "Bob/Bob_0001", "Eve/Eve_0001", "Eve/Eve_0002", "Kim/Kim_0001"):
+            path = tmp_path / f"{name}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        return tmp_path
+
+    def test_people_have_all_their_pictures_and_others_one(self, folder):
+        people, others = people_and_others(folder, {"Ada", "Bob", "Zoe"})
+        assert {name: [picture.stem for picture in theirs] for name, theirs in people.items()} == {
+            "Ada": ["Ada_0001", "Ada_0002"], "Bob": ["Bob_0001"],
+        }  # fmt: skip
+        assert [picture.stem for picture in others] == ["Eve_0001", "Kim_0001"]
+
+    def test_pictures_left_out_are_nobodys(self, folder):
+        people, others = people_and_others(folder, {"Ada", "Bob"}, without={"Ada_0001", "Bob_0001", "Eve_0001"})
+        assert {name: [picture.stem for picture in theirs] for name, theirs in people.items()} == {"Ada": ["Ada_0002"]}
+        assert [picture.stem for picture in others] == ["Eve_0002", "Kim_0001"]
+
+    def test_nobody_is_sent_on_to_a_name_that_is_left_out_itself(self):
+        """Who is known by another name must still be somewhere under that name."""
+        assert len(ALSO_KNOWN_AS) == 35
+        for picture, name in ALSO_KNOWN_AS.items():
+            assert picture.rpartition("_")[0] != name
+            assert f"{name}_0001" not in ALSO_KNOWN_AS or f"{name}_0002" not in ALSO_KNOWN_AS
 
 
 class TestFolders:

@@ -21,7 +21,10 @@ def show_models(as_json: AsJson = False) -> None:
     """What the configured models are: name, space, size, teacher, figures."""
     settings = settings_of()
     manifests: list[ModelManifest] = []
-    for path in (settings.embedder_path, settings.detector_path):
+    paths = [settings.embedder_path, settings.detector_path]
+    if settings.mask_path.exists():
+        paths.append(settings.mask_path)
+    for path in paths:
         try:
             manifests.append(read_manifest(path))
         except ContractError as error:
@@ -36,7 +39,7 @@ def show_models(as_json: AsJson = False) -> None:
             for figure, value in (_figures(manifest) | dict(manifest.metrics)).items()
         ]
         print_table(("model", "figure", "value"), rows)
-    if len(manifests) < 2:
+    if len(manifests) < len(paths):
         raise typer.Exit(code=1)
 
 

@@ -91,6 +91,7 @@ def identify(
     among: Annotated[
         list[str] | None, typer.Option(help="Person id that it may be; may be given several times.")
     ] = None,
+    masks: Annotated[bool, typer.Option("--masks", help="Tell who wears a mask, too.")] = False,
     fail_unknown: Annotated[
         bool, typer.Option("--fail-unknown", help="End with status 3 when a face is nobody's who is known.")
     ] = False,
@@ -112,6 +113,7 @@ def identify(
                     max_faces=max_faces,
                     exact=exact,
                     person_ids=among,
+                    attributes=["mask"] if masks else [],
                 )
             except ProblemError as error:
                 if error.status not in _OF_THE_PICTURE:
@@ -133,7 +135,9 @@ def identify(
                     rows += _rows(picture, answer)
                 bar.advance(bar.task_ids[0])
         if not connection.as_json and rows:
-            columns = ("picture", "face", "decision", "person", "name", "similarity:", "FPIR:", "threshold:")
+            columns = ["picture", "face", "decision", "person", "name", "similarity:", "FPIR:", "threshold:"]
+            if masks:
+                columns.insert(2, "mask")
             print_table(columns, rows)
 
     connection.run(work)
@@ -244,13 +248,16 @@ def _show_failure(connection: Connection, picture: Path, error: Exception) -> No
 
 def _rows(picture: Path, answer: Identification) -> Iterator[tuple[object, ...]]:
     for number, face in enumerate(answer.faces, start=1):
-        which = f"{number} of {answer.faces_total}"
+        told: list[object] = [picture, f"{number} of {answer.faces_total}"]
+        if face.mask is not None:
+            told.append("worn" if face.mask.worn else "none")
+        told.append(_decision(face))
         for place, match in enumerate(face.matches):
-            first = (picture, which, _decision(face)) if place == 0 else ("", "", "")
+            first = told if place == 0 else [""] * len(told)
             figures = (f"{match.similarity:.3f}", f"{match.fpir:.2g}", f"{face.decision.threshold:.3f}")
             yield (*first, match.person_id, match.name, *figures)
         if not face.matches:
-            yield picture, which, _decision(face), None, None, None, None, f"{face.decision.threshold:.3f}"
+            yield (*told, None, None, None, None, f"{face.decision.threshold:.3f}")
 
 
 def _decision(face: IdentifiedFace) -> str:

@@ -85,6 +85,10 @@ def test_people_are_enrolled_and_identified_within_the_process(pictures: dict[st
     table = done("identify", *probes[::3], *local)
     assert "Eileen" in table
     assert "nobody" in table
+    assert "mask" not in table
+    told = done("identify", probes[0], "--masks", *local)
+    assert "mask" in told
+    assert "none" in told
     assert run("identify", *probes[::3], "--fail-unknown", *local).exit_code == 3
     assert run("identify", probes[0], "--fail-unknown", "--among", "eileen", *local).exit_code == 0
 
@@ -244,7 +248,9 @@ def test_wrong_options_and_absent_services_are_told_of(tmp_path: Path) -> None:
 
 def test_the_models_are_shown() -> None:
     settings = Settings()
-    student, detector = lines("model", "show")
+    student, detector, masks = lines("model", "show")
+    assert masks["role"] == "mask-classifier"
+    assert len(lines("model", "show", SHRINKFACE_MASK_PATH="/absent.onnx")) == 2
     assert student["space_id"] == read_manifest(settings.embedder_path).space_id
     assert (detector["role"], detector["space_id"]) == ("detector", None)
     assert student["space_id"] in done("model", "show")

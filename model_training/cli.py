@@ -15,6 +15,7 @@ from model_training.backbones.catalogue import BACKBONES, make_backbone, multipl
 from model_training.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetShape
 from model_training.backbones.units import MobileBackbone, fold_batch_norms, set_slope_factor
 from model_training.commands.data import app as data_commands
+from model_training.commands.teacher import app as teacher_commands
 from model_training.config import DistillationRecipe
 from model_training.data.bank import ViewBank, label_views
 from model_training.data.faces import AlignedFaces
@@ -36,6 +37,7 @@ from service.vision.detection import YuNetDetector
 
 app = typer.Typer(help="Make the models that the service runs.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_commands)
+app.add_typer(teacher_commands)
 app.add_typer(detector_app, name="detector")
 app.add_typer(mask_app, name="mask")
 _console = Console()

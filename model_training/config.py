@@ -72,3 +72,50 @@ class DistillationRecipe(BaseModel):
             ValueError: a key is unknown or a value out of range.
         """
         return cls.model_validate(tomllib.loads(path.read_text()))
+
+
+class TeacherRecipe(BaseModel):
+    """How one teacher is trained on people that are known.
+
+    Attributes:
+        backbone: of the catalogue.
+        dimension: of its embeddings.
+        identity: the margin softmax.
+        margin: of that; None for the usual one.
+        scale: of its cosines.
+        sampled_share: share of the people that a batch is compared with.
+        batch: faces a step, over all processes.
+        augmented: share of the faces that are shifted, blurred, recoloured or covered; the rest are at most mirrored.
+        held_out: share of the people who never train; how well the network tells them apart is reported.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,60}$")
+    backbone: str = "iresnet50"
+    dimension: int = Field(default=512, ge=2, le=4096)
+    identity: Literal["arcface", "cosface"] = "arcface"
+    margin: float | None = Field(default=None, gt=0, lt=1.5)
+    scale: float = Field(default=64.0, gt=0)
+    sampled_share: float = Field(default=1.0, gt=0, le=1)
+    epochs: int = Field(default=20, ge=1, le=1000)
+    batch: int = Field(default=128, ge=2, le=65_536)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_steps: int = Field(default=1000, ge=0)
+    augmented: float = Field(default=0.2, ge=0, le=1)
+    held_out: float = Field(default=0.01, ge=0, lt=0.5)
+    checkpoint_every: int = Field(default=1000, ge=1)
+    bf16: bool = True
+    compile: bool = True
+    seed: int = 1
+
+    @classmethod
+    def from_toml(cls, path: Path) -> TeacherRecipe:
+        """Read a recipe.
+
+        Raises:
+            ValueError: a key is unknown or a value out of range.
+        """
+        return cls.model_validate(tomllib.loads(path.read_text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -47,8 +48,10 @@ def logit_distillation(
     """
     classes = functional.normalize(hyperplanes.detach().float(), dim=1)
     sharpness = scale / temperature
-    expected, got = (
-        functional.log_softmax(sharpness * functional.linear(functional.normalize(rows.float(), dim=1), classes), dim=1)
-        for rows in (teacher.detach(), student)
-    )
-    return functional.kl_div(got, expected, reduction="batchmean", log_target=True) * temperature**2
+    # The scale would turn the rounding of a cosine to bfloat16 into a difference of logits.
+    with torch.autocast(student.device.type, enabled=False):
+        expected, got = (
+            functional.log_softmax(sharpness * functional.linear(functional.normalize(rows, dim=1), classes), dim=1)
+            for rows in (teacher.detach().float(), student.float())
+        )
+        return functional.kl_div(got, expected, reduction="batchmean", log_target=True) * temperature**2

@@ -36,6 +36,11 @@ class Peers(NamedTuple):
             values = values / self.count
         return values
 
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.count > 1:
+            distributed.barrier()
+
 
 def best_device() -> torch.device:
     """The GPU of this process where there is one, else the CPU."""

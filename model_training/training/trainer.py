@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from model_training.data.bank import Batch, ViewBank
 from model_training.objectives.distillation import Distillation, Lesson
 from model_training.objectives.margins import AdaptiveCentres, MarginSoftmax
 from model_training.objectives.stage_matching import StageMatching
+from model_training.training.prefetch import ahead
 from model_training.training.processes import Peers
 from model_training.training.run_log import RunLog
 from service.contract import Preprocessing, to_network_input
@@ -153,7 +153,7 @@ class Trainer:
             desc=self._recipe.name,
             disable=not self._peers.leads,
         ) as bar:
-            for batch in _ahead(self._batches()):
+            for batch in ahead(self._batches()):
                 if self.step >= end:
                     break
                 loss, cosine = self._train_step(batch)
@@ -295,12 +295,3 @@ def _objective(student: Backbone, bank: ViewBank, recipe: DistillationRecipe, te
         identity_weight=recipe.identity_weight,
         compiled=recipe.compile,
     )
-
-
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Read the next batch while the current one trains."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, batches, None)
-        while (batch := upcoming.result()) is not None:
-            upcoming = pool.submit(next, batches, None)
-            yield batch

@@ -88,46 +88,6 @@ class TestHyperplanes:
             MarginSoftmax(4, 2, inherited=CLASSES)
 
 
-class TestSampling:
-    def test_a_batch_meets_its_own_classes_and_as_many_others_as_wanted(self):
-        torch.manual_seed(0)
-        loss = MarginSoftmax(100, 4, sampled_share=0.1)
-        labels = torch.tensor([7, 93, 7, 50])
-        seen = [loss._chosen(labels) for _ in range(20)]
-        for chosen in seen:
-            assert len(chosen) == len(set(chosen.tolist())) == 10
-            assert {7, 50, 93} <= set(chosen.tolist())
-        assert len({tuple(chosen.tolist()) for chosen in seen}) > 1
-
-    def test_a_batch_of_more_classes_than_wanted_keeps_them_all(self):
-        loss = MarginSoftmax(100, 4, sampled_share=0.01)
-        assert loss._chosen(torch.tensor([3, 1, 2])).tolist() == [1, 2, 3]
-
-    def test_the_loss_is_that_over_the_classes_chosen(self):
-        torch.manual_seed(0)
-        classes = torch.randn(50, 3)
-        loss = MarginSoftmax(50, 3, "cosface", scale=4.0, inherited=classes, sampled_share=0.2)
-        faces, labels = torch.randn(5, 3), torch.tensor([4, 9, 4, 30, 49])
-        torch.manual_seed(1)
-        chosen = loss._chosen(labels)
-        torch.manual_seed(1)
-        got = loss(faces, labels).item()
-        places = [chosen.tolist().index(label) for label in labels.tolist()]
-        wanted = expected_loss(faces, classes[chosen], places, lambda cosine: cosine - 0.35, 4.0)
-        assert got == pytest.approx(wanted, rel=1e-5)
-
-    def test_only_chosen_hyperplanes_get_a_gradient(self):
-        torch.manual_seed(0)
-        loss = MarginSoftmax(100, 4, sampled_share=0.05)
-        loss(torch.randn(3, 4), torch.tensor([1, 2, 3])).backward()
-        assert int((loss.hyperplanes.grad.abs().sum(1) > 0).sum()) == 5
-
-    @pytest.mark.parametrize("share", [0.0, 1.5])
-    def test_a_share_that_is_none_is_refused(self, share):
-        with pytest.raises(ValueError, match="share"):
-            MarginSoftmax(10, 2, sampled_share=share)
-
-
 class TestAdaptiveCentres:
     def test_centres_follow_the_teacher_as_the_paper_says(self):
         loss = AdaptiveCentres(2, 2)

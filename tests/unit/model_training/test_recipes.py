@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 import model_training
-from model_training.config import DistillationRecipe
+from model_training.config import DistillationRecipe, TeacherRecipe
 from model_training.detector.recipe import DetectorRecipe
 from model_training.mask.recipe import MaskRecipe
 
-KINDS = {"detector": DetectorRecipe, "mask": MaskRecipe}
+KINDS = {"detector": DetectorRecipe, "mask": MaskRecipe, "teacher": TeacherRecipe}
 RECIPES = sorted((Path(model_training.__file__).parent / "recipes").glob("*.toml"))
 
 

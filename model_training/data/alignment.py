@@ -67,7 +67,7 @@ class Aligner:
     def __init__(self, alignment: Alignment, detector: Detector | None = None) -> None:
         self._detector = detector
         if detector is None and alignment.detector is not None:
-            self._detector = YuNetDetector(alignment.detector, score_threshold=alignment.score_threshold, instances=1)
+            self._detector = YuNetDetector(alignment.detector, score_threshold=alignment.score_threshold)
 
     def crop_of(self, data: bytes) -> Crop | Lost:
         """The crop (112, 112, 3) uint8 BGR of the largest face in an encoded picture."""

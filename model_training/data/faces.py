@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -44,6 +44,10 @@ class AlignedFaces:
         if len(sources) != len(crops):
             raise DataError(f"{folder} has {len(crops)} crops but {len(sources)} sources")
         return cls(crops, sources)
+
+    def without(self, names: Container[str]) -> AlignedFaces:
+        """Those whose picture's name, without ending, is not among `names`; the crops are copied into memory."""
+        return self.only([row for row, source in enumerate(self.sources) if PurePosixPath(source).stem not in names])
 
     def people(self) -> list[str]:
         """The sub-folder that each crop's picture lay in, by which data sets name people."""

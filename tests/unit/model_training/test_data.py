@@ -248,3 +248,10 @@ class TestFolders:
         np.testing.assert_array_equal(some.crops, CROPS[[0, 3]])
         with pytest.raises(DataError, match="holds faces already"):
             FACES.save(tmp_path / "some", [1])
+
+
+def test_faces_of_pictures_left_out_are_gone_and_their_people_stay_in_order():
+    crops = np.arange(3 * 112 * 112 * 3, dtype=np.uint32).astype(np.uint8).reshape(3, 112, 112, 3)
+    faces = AlignedFaces(crops, ["Ada/Ada_0001.jpg", "Bob/Bob_0001.jpg", "Eve/Eve_0001.jpg"]).without({"Bob_0001"})
+    assert faces.people() == ["Ada", "Eve"]
+    np.testing.assert_array_equal(faces.crops, crops[[0, 2]])

@@ -23,7 +23,7 @@ from model_training.data.pictures import people_and_others, people_in_pairs, pic
 from model_training.protocols.density import fitted
 from model_training.protocols.distractors import Distractors, NormalDistractors, PictureDistractors, around
 from model_training.protocols.embedding import Embedded, ProtocolError, Vectors
-from model_training.protocols.identification import FPIR, IdentificationFigure, identification
+from model_training.protocols.identification import FAR, FPIR, IdentificationFigure, identification
 from model_training.protocols.metrics import TooFewImpostors
 from service.contract import ContractError
 from service.vision.detection import YuNetDetector
@@ -80,7 +80,10 @@ def run_identification(
     for folder in pictures or []:
         others += pictures_in(folder)
     wanted = [picture for theirs in people.values() for picture in theirs] + others
-    embeds = embedded_by([each.network for each in compared], cropper, wanted)
+    try:
+        embeds = embedded_by([each.network for each in compared], cropper, wanted)
+    except ContractError as error:
+        raise typer.BadParameter(str(error)) from error
     figures: dict[str, list[IdentificationFigure]] = {}
     for each, embed in zip(compared, embeds, strict=True):
         real = _shown([embed(picture) for picture in others])
@@ -131,7 +134,8 @@ def _table(
 ) -> Table:
     enrolled = sum(len(pictures) > 1 for pictures in people.values())
     table = Table(
-        "network", "distractors", "they are", "rank-1 (95 %)", "among the first 10", f"FNIR at FPIR {fpir:.1%} (95 %)",
+        "network", "distractors", "they are", "rank-1 (95 %)", "among the first 10",
+        f"FNIR at FPIR {fpir:.1%} (95 %)", f"TAR at FAR {FAR:g} (95 %)",
         title=f"Identification: {enrolled:,} people enrolled, {len(people) - enrolled:,} strangers, "
         + ", ".join(each.path.name for each in compared),
     )  # fmt: skip
@@ -141,6 +145,7 @@ def _table(
                 name, f"{figure.distractors:,}", figure.kind,
                 span(figure.rank_one, figure.rank_one_interval), f"{figure.cmc[9]:.2%}",
                 span(figure.fnir, figure.fnir_interval),
+                "" if figure.tar is None or figure.tar_interval is None else span(figure.tar, figure.tar_interval),
             )  # fmt: skip
     return table
 

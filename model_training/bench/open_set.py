@@ -61,10 +61,10 @@ def run_open_set(
     curve = ImpostorCurve.of(network.manifest.impostor_scores)
     people, others = people_and_others(lfw_dir, people_in_pairs(pairs), without=() if keep_errors else ALSO_KNOWN_AS)
     filling: list[Picture] = [*others, *(pictures_in(distractors) if distractors is not None else [])]
-    (embed,) = embedded_by([network], cropper, [*(one for theirs in people.values() for one in theirs), *filling])
     try:
+        (embed,) = embedded_by([network], cropper, [*(one for theirs in people.values() for one in theirs), *filling])
         found = embedded(people, embed)
-    except ProtocolError as error:
+    except (ContractError, ProtocolError) as error:
         raise typer.BadParameter(str(error)) from error
     filler = _filler([vector for picture in filling if (vector := embed(picture)) is not None], found.vectors)
     persons = len(set(found.names))

@@ -16,7 +16,7 @@ from rich.progress import track
 from model_training.protocols.embedding import Embed, Picture
 from model_training.protocols.templates import TemplateFace
 from service.contract import CROP_SIDE_PX, ContractError, align
-from service.domain import Detection
+from service.domain import Detection, ImageError
 from service.vision.detection import YuNetDetector
 from service.vision.embedding import OnnxNetwork
 from service.vision.imaging import ImageLimits, decode
@@ -118,8 +118,7 @@ def embedded_by(
     embeddings. The callables know the pictures given here and no others.
 
     Raises:
-        ContractError: an aligned picture is of the wrong size.
-        InvalidImage: a picture is no picture.
+        ContractError: a picture is none, or an aligned one of the wrong size.
     """
     known: list[dict[Picture, Vectors | None]] = [dict.fromkeys(pictures) for _ in networks]
     batch: list[tuple[Picture, Crop]] = []
@@ -148,7 +147,10 @@ def _crops(pictures: Sequence[Picture], cropper: Cropper) -> Iterator[tuple[Pict
     cv2.setNumThreads(1)
 
     def cut(picture: Picture) -> Crop | None:
-        return cropper(decode(picture.read_bytes(), limits), picture)
+        try:
+            return cropper(decode(picture.read_bytes(), limits), picture)
+        except ImageError as error:
+            raise ContractError(f"{picture.name}: {error}") from error
 
     ahead: deque[tuple[Picture, Future[Crop | None]]] = deque()
     with ThreadPoolExecutor(_WORKERS) as pool:

@@ -1,4 +1,4 @@
-"""Identification among distractors: rank-1, the whole rank curve, and FNIR at a fixed FPIR.
+"""Search and comparison among distractors: the rank curve, FNIR at a fixed FPIR, and TAR at a fixed FAR.
 
 One picture of each person is their mate in the gallery, their other pictures are probes. A probe's gallery is its mate
 and the distractors, as in MegaFace: Kemelmacher-Shlizerman et al., "The MegaFace Benchmark: 1 Million Faces for
@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 from model_training.protocols.bootstrap import DRAWS, Interval, Numbers, people_drawn, percentiles, ratio_interval
 from model_training.protocols.distractors import NOBODY, Distractors, Faces, Labels
 from model_training.protocols.embedding import Embed, Embedded, People, Progress, ProtocolError, Vectors, embedded
-from model_training.protocols.metrics import require_support, threshold_at
+from model_training.protocols.metrics import TooFewImpostors, require_support, threshold_at
 
 FPIR = 0.01
+# MegaFace's, of all comparisons between probes and distractors.
+FAR = 1e-6
 RANKS = 20
 # Small galleries depend on who is in them, so several are drawn; a large one is much like the next.
 _DRAWN_SEVERAL_TIMES = 10_000
 _GALLERIES = 5
+# Only the highest hundredth of impostor scores is counted by value, in steps of 0.0001.
+_COUNTED_SHARE = 0.01
+_STEPS = 10_000
 # Of one block of scores: 64 MiB.
 _SCORES_AT_ONCE = 2**24
 
@@ -68,6 +73,9 @@ class IdentificationFigure:
         fnir: share of probes whose mate was not first or did not reach the threshold.
         fnir_interval: 95 %, of drawing enrolled people and strangers again.
         threshold: cosine that a share `FPIR` of the strangers reach, mean over galleries.
+        tar: share of probes that are nearer to their mate than all but a share `FAR` of comparisons of probes with
+            distractors; None where these are too few.
+        tar_interval: 95 %, of drawing people again while the threshold stays.
         galleries: how many were drawn.
     """
 
@@ -79,6 +87,8 @@ class IdentificationFigure:
     fnir: float
     fnir_interval: Interval
     threshold: float
+    tar: float | None
+    tar_interval: Interval | None
     galleries: int
 
 
@@ -169,22 +179,37 @@ def identify(
 
 @dataclass(frozen=True)
 class _Tally:
-    """Of one gallery: how many distractors came before each probe's mate; each stranger's best match."""
+    """Of one gallery.
+
+    Attributes:
+        before: (m,) distractors that came before each probe's mate.
+        best: (s,) each stranger's best match.
+        high: (2 * _STEPS + 1,) comparisons of probes with distractors by cosine, only the highest.
+        compared: how many there were in all.
+    """
 
     before: NDArray[np.int64]
     best: Vectors
+    high: NDArray[np.int64]
+    compared: int
 
 
 def _tally(probes: Probes, chunks: Iterator[Faces]) -> _Tally:
     before = np.zeros(len(probes.mated), dtype=np.int64)
     best = np.full(len(probes.strangers), -1, dtype=np.float32)
+    high, compared, floor = np.zeros(2 * _STEPS + 2, dtype=np.int64), 0, None
     for faces in chunks:
         for rows, scores in _scores(probes.mated, probes.label, faces):
             # A distractor that is as near as the mate comes before it.
             before[rows] += np.count_nonzero(scores >= probes.similarity[rows, None], axis=1)
+            if floor is None:
+                floor = np.quantile(scores, 1 - _COUNTED_SHARE)
+            steps = np.ceil((scores[scores >= floor] + 1) * _STEPS).astype(np.int64)
+            high += np.bincount(np.clip(steps, 0, len(high) - 1), minlength=len(high))
+            compared += int(np.count_nonzero(scores > -2))
         for rows, scores in _scores(probes.strangers, probes.stranger_label, faces):
             np.maximum(best[rows], scores.max(axis=1), out=best[rows])
-    return _Tally(before, best)
+    return _Tally(before, best, high, compared)
 
 
 def _scores(vectors: Vectors, labels: Labels, faces: Faces) -> Iterator[tuple[slice, Vectors]]:
@@ -215,6 +240,8 @@ def _figure(
         1 - _share(probes, weights, (tally.before == 0) & (probes.similarity >= least)).mean()
         for tally, least in zip(tallies, thresholds, strict=True)
     ]
+    accepted = [_accepted(probes, tally) for tally in tallies]
+    tars = np.mean([_share(probes, weights, each) for each in accepted if each is not None] or [[]], axis=0)
     drawn_again = np.mean([_fnir_drawn_again(probes, weights, tally, fpir, seed) for tally in tallies], axis=0)
     return IdentificationFigure(
         distractors=size,
@@ -225,8 +252,22 @@ def _figure(
         fnir=float(np.mean(missed)),
         fnir_interval=percentiles(drawn_again),
         threshold=float(np.mean(thresholds)),
+        tar=float(tars.mean()) if len(tars) else None,
+        tar_interval=ratio_interval(tars, everybody, seed=seed) if len(tars) else None,
         galleries=len(tallies),
     )
+
+
+def _accepted(probes: Probes, tally: _Tally) -> NDArray[np.bool_] | None:
+    """(m,) whether a comparison of a probe with its mate is accepted at `FAR`; None where nobody can say."""
+    try:
+        require_support(tally.compared, FAR)
+    except TooFewImpostors:
+        return None
+    # above[i]: comparisons that score more than i steps.
+    above = tally.high[::-1].cumsum()[::-1] - tally.high
+    threshold = np.flatnonzero(above <= tally.compared * FAR)[0] / _STEPS - 1
+    return probes.similarity > threshold
 
 
 def probe_weights(probes: Probes) -> Numbers:
@@ -250,13 +291,11 @@ def _fnir_drawn_again(probes: Probes, weights: Numbers, tally: _Tally, fpir: flo
             for times in people_drawn(len(best), DRAWS, np.random.default_rng([seed, 0]))
         ]
     )
-    # A probe is found when its mate is first and above the threshold: sorted by the highest threshold it withstands.
-    withstands = np.where(tally.before == 0, probes.similarity, -2.0)
-    order = np.argsort(withstands)
-    found, start = np.empty(DRAWS), 0
-    for times in people_drawn(probes.persons, DRAWS, np.random.default_rng([seed, 1])):
-        for row in times:
-            above = order[np.searchsorted(withstands[order], thresholds[start], side="right") :]
-            found[start] = row[probes.person[above]] @ weights[above] / probes.persons
-            start += 1
+    people = np.concatenate(list(people_drawn(probes.persons, DRAWS, np.random.default_rng([seed, 1]))))
+    found = np.empty(DRAWS)
+    # Thresholds are scores of strangers, and few of them come into question.
+    for threshold in np.unique(thresholds):
+        drawn = thresholds == threshold
+        share = _share(probes, weights, (tally.before == 0) & (probes.similarity > threshold))
+        found[drawn] = people[drawn] @ share / probes.persons
     return 1 - found

@@ -135,6 +135,17 @@ def test_a_picture_that_is_missing_is_named(lfw: Path, tmp_path: Path) -> None:
     assert "eileen_0009.jpg" in ended.stderr
 
 
+def test_a_file_that_is_no_picture_is_named(lfw: Path, tmp_path: Path) -> None:
+    for name in ("grace", "eileen"):
+        (tmp_path / name).mkdir()
+        for number in (1, 2, 3):
+            (tmp_path / name / f"{name}_{number:04d}.jpg").write_text("no picture")
+    for command in ("verification", "identification", "open-set"):
+        ended = bench(command, "--lfw-dir", tmp_path, "--pairs", lfw / "pairs.txt")
+        assert ended.returncode == 2
+        assert "_0001.jpg: the content is not" in " ".join(ended.stderr.replace("│", " ").split())
+
+
 def test_thresholds_rise_with_the_gallery_and_fall_with_the_rate(tmp_path: Path) -> None:
     ended = bench("thresholds", "--plot", tmp_path / "plot.svg", environment={"COLUMNS": "120"})
     assert ended.returncode == 0, ended.stderr

@@ -95,6 +95,20 @@ def test_strangers_too_few_for_the_rate_are_refused():
         identify(looked_for([5], STRANGERS[:999]), PictureDistractors(at(10)), [1])
 
 
+def test_tar_is_taken_where_one_comparison_in_a_million_is_accepted():
+    """Five hundred probes at 0 degrees, 20,000 distractors: ten of ten million comparisons may pass."""
+    angles = np.full(20_000, 120.0)
+    # Of all probes: one distractor at 30 degrees is 500 comparisons, too many; so nothing may reach cos 30.
+    angles[7] = 30
+    mates = np.where(np.arange(500) < 100, 29, 31)
+    (figure,) = identify(looked_for(mates, STRANGERS), PictureDistractors(at(*angles)), [20_000])
+    assert figure.tar == pytest.approx(0.2)
+    assert figure.tar_interval.low < 0.2 < figure.tar_interval.high
+    # Of less than ten million comparisons nobody can say.
+    (figure,) = identify(looked_for(mates[:499], STRANGERS), PictureDistractors(at(*angles)), [20_000])
+    assert (figure.tar, figure.tar_interval) == (None, None)
+
+
 def test_numbers_of_distractors_that_there_are_not_are_left_out():
     figures = identify(looked_for([5], STRANGERS), PictureDistractors(at(10, 20)), [1, 2, 3])
     assert [figure.distractors for figure in figures] == [1, 2]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.protocols.bootstrap import Interval, ratio_interval
+from model_training.protocols.bootstrap import DRAWS, Interval, people_drawn, percentiles, ratio_interval
 from model_training.protocols.metrics import require_support
 
 Vectors = NDArray[np.float32]
@@ -24,12 +24,15 @@ class OpenSetFigure:
         size: faces in the gallery, distractors included, one a person.
         asked: the target FPIR.
         observed: share of strangers whose best match reached the threshold, over all trials.
-        interval: 95 % of it, of drawing the strangers again.
+        interval: 95 % of it, of drawing strangers and people in the gallery again.
         missed: FNIR, share of probes of enrolled people whose own person was not the best match or did not reach it.
         missed_interval: 95 % of it, of drawing the enrolled people again.
         threshold: cosine.
         strangers: probes of people who are not enrolled, one a person, in each trial.
         different_strangers: people who were strangers in some trial.
+        lookalikes: pairs of a stranger and somebody who may be in the gallery, over all people at hand, of whom the
+            rate asked lets through as many. Trials draw from these again and again: few of them say little, however
+            many trials there are.
         mates: probes of people who are enrolled, over all trials.
     """
 
@@ -42,6 +45,7 @@ class OpenSetFigure:
     threshold: float
     strangers: int
     different_strangers: int
+    lookalikes: float
     mates: int
 
 
@@ -83,15 +87,21 @@ def open_set(
     require_support(strangers * trials, min(rates), events="probes of strangers", rate_name="an FPIR")
     rng = np.random.default_rng(seed)
     drawn = [_trial(embeddings, people, others, enrolled, size, rng) for _ in range(trials)]
-    return list(_figures(drawn, threshold, size, rates))
+    persons = int(people.max()) + 1
+    # Each pair of people is there once, whichever of the two is the stranger.
+    pairs = persons * (persons - 1) / 2 * (enrolled > 0) + persons * len(others) * (size > enrolled)
+    return list(_figures(drawn, threshold, size, rates, pairs))
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Best scores of strangers and of mates' probes, whose each is, and whether the best was their own person."""
+    """Best scores of strangers and of mates' probes, whose each is, whom the strangers' best match was, and whether
+    the mates' best was their own person.
+    """
 
     strangers: Vectors
     stranger: NDArray[np.int64]
+    resembles: NDArray[np.int64]
     mates: Vectors
     mate: NDArray[np.int64]
     right: NDArray[np.bool_]
@@ -111,17 +121,20 @@ def _trial(
     picture = order[first]
     chosen = rng.permutation(len(picture))
     inside, outside = chosen[:enrolled], chosen[enrolled:]
-    filler = others[rng.permutation(len(others))[: size - enrolled]]
-    gallery = np.concatenate([embeddings[picture[inside]], filler])
-    owner = np.concatenate([inside, np.full(len(filler), -1)])
+    filler = rng.permutation(len(others))[: size - enrolled]
+    gallery = np.concatenate([embeddings[picture[inside]], others[filler]])
+    owner = np.concatenate([inside, len(picture) + filler])
     enrolled_now = np.zeros(len(picture), dtype=bool)
     enrolled_now[inside] = True
     probes = np.setdiff1d(np.flatnonzero(enrolled_now[people]), picture)
     scores = embeddings[probes] @ gallery.T
     best = scores.argmax(axis=1) if len(probes) else np.empty(0, dtype=np.int64)
+    of_strangers = embeddings[picture[outside]] @ gallery.T
+    nearest = of_strangers.argmax(axis=1)
     return _Trial(
-        strangers=(embeddings[picture[outside]] @ gallery.T).max(axis=1),
+        strangers=of_strangers[np.arange(len(outside)), nearest],
         stranger=outside,
+        resembles=owner[nearest],
         mates=scores[np.arange(len(probes)), best],
         mate=people[probes],
         right=owner[best] == people[probes],
@@ -129,28 +142,41 @@ def _trial(
 
 
 def _figures(
-    drawn: Sequence[_Trial], threshold: Threshold, size: int, rates: Sequence[float]
+    drawn: Sequence[_Trial], threshold: Threshold, size: int, rates: Sequence[float], pairs: float
 ) -> Iterator[OpenSetFigure]:
-    best, stranger, mates, mate, right = (
+    best, stranger, resembles, mates, mate, right = (
         np.concatenate([getattr(trial, part) for trial in drawn])
-        for part in ("strangers", "stranger", "mates", "mate", "right")
+        for part in ("strangers", "stranger", "resembles", "mates", "mate", "right")
     )
     for rate in rates:
         least = threshold(rate, size)
-        observed, interval = _by_person(best >= least, stranger)
+        taken = best >= least
         missed, missed_interval = _by_person(~(right & (mates >= least)), mate)
         yield OpenSetFigure(
             size=size,
             asked=rate,
-            observed=observed,
-            interval=interval,
+            observed=float(taken.mean()),
+            interval=_by_pair(stranger, resembles, taken),
             missed=missed,
             missed_interval=missed_interval,
             threshold=least,
             strangers=len(drawn[0].strangers),
             different_strangers=len(np.unique(stranger)),
+            # Of as many comparisons as there are faces in the gallery, one in 1 / rate reaches the threshold.
+            lookalikes=pairs * rate / size,
             mates=len(mates),
         )
+
+
+def _by_pair(stranger: NDArray[np.int64], resembles: NDArray[np.int64], taken: NDArray[np.bool_]) -> Interval:
+    """Of the share taken for somebody: an event is there as often as the stranger and whom they resemble both are."""
+    probes = np.bincount(stranger)
+    people = max(len(probes), int(resembles.max()) + 1)
+    found = []
+    for times in people_drawn(people, DRAWS, np.random.default_rng(0)):
+        events = (times[:, stranger[taken]] * times[:, resembles[taken]]).sum(axis=1)
+        found.append(events / np.maximum(times[:, : len(probes)] @ probes, 1))
+    return percentiles(np.concatenate(found))
 
 
 def _by_person(events: NDArray[np.bool_], person: NDArray[np.int64]) -> tuple[float, Interval]:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from model_training.bench.open_set import halves
+from model_training.protocols.embedding import Embedded
 from model_training.protocols.metrics import TooFewImpostors
 from model_training.protocols.open_set import open_set
 
@@ -108,3 +110,39 @@ def test_the_same_seed_draws_the_same():
     names = [str(i // 2) for i in range(60)]
     runs = [open_set(rows, names, constant(0.6), size=15, rates=[0.1], seed=seed) for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_events_of_one_pair_of_doubles_say_little_however_many_there_are():
+    """Two of forty people are doubles: every event is theirs, and who draws people again has them or not."""
+    rows = axes(*range(40))
+    rows[1] = rows[0]
+    (figure,) = open_set(rows, [str(i) for i in range(40)], constant(0.9), size=20, rates=[0.1], trials=2_000)
+    # One is enrolled and the other not in half of the galleries; there are twenty strangers in each.
+    assert figure.observed == pytest.approx(0.5 / 20, abs=0.003)
+    assert figure.interval.low == 0.0
+    assert figure.interval.high > 3 * figure.observed
+
+
+def test_lookalikes_are_the_pairs_that_a_rate_lets_through():
+    """40 * 39 / 2 pairs of people, and 40 * 30 with fillers; a rate of 0.1 in 25 faces is one comparison in 250."""
+    rows, names = axes(*range(40)), [str(i) for i in range(40)]
+    (alone,) = open_set(rows, names, constant(0.9), size=25, rates=[0.1])
+    assert alone.lookalikes == pytest.approx(780 / 250)
+    (filled,) = open_set(rows, names, constant(0.9), size=25, rates=[0.1], distractors=axes(*range(30)), enrolled=10)
+    assert filled.lookalikes == pytest.approx((780 + 1_200) / 250)
+
+
+def test_nobody_is_judged_by_thresholds_that_they_took_part_in():
+    rows = np.random.default_rng(0).standard_normal((350, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    names, filler = tuple(f"p{number // 3:03d}" for number in range(300)), rows[300:]
+    both = list(halves(Embedded(rows[:300], names, ()), filler))
+    assert sorted({name for half in both for name in half.names}) == sorted(set(names))
+    for half, other in zip(both, both[::-1], strict=True):
+        assert (len(half.vectors), len(set(half.names)), len(half.filler)) == (150, 50, 100)
+        assert not set(half.names) & set(other.names)
+        judged = {row.tobytes() for row in half.vectors}
+        assert not judged & {row.tobytes() for row in half.filler}
+        # Fifty of the other half, one picture each, and the fillers.
+        assert half.scores.comparisons == 100 * 99 / 2
+        np.testing.assert_array_equal(half.filler[50:], filler)

@@ -63,8 +63,13 @@ def draw_marks(panels: Sequence[tuple[Axis, Sequence[Mark]]], target: Path) -> N
             axes.errorbar(
                 mark.x, mark.y, yerr=[[mark.y - low], [high - mark.y]], marker="o", color=f"C{number}", capsize=3
             )
-            axes.annotate(mark.label, (mark.x, mark.y), textcoords="offset points", xytext=(7, 4), fontsize="small")
-        axes.margins(x=0.25)
+            # Names of marks on the right stand on their left, or they would run out of the picture.
+            right = mark.x > (min(each.x for each in marks) + max(each.x for each in marks)) / 2
+            axes.annotate(
+                mark.label, (mark.x, mark.y), textcoords="offset points", fontsize="small",
+                xytext=(-7 if right else 7, 4), ha="right" if right else "left",
+            )  # fmt: skip
+        axes.margins(x=0.15)
         _finish(axes, axis)
     _save(figure, target)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model_training.protocols.bootstrap import DRAWS, Interval, Numbers, people_drawn, percentiles
 from model_training.protocols.embedding import Vectors
-from model_training.protocols.metrics import TooFewImpostors, require_support
+from model_training.protocols.metrics import require_support, supports
 
 FARS = (1e-3, 1e-4, 1e-5, 1e-6)
 _ROWS = 1_024
@@ -84,12 +84,7 @@ def all_pairs(vectors: Vectors, labels: Labels, *, fars: Sequence[float] = FARS,
     people, person = np.unique(labels, return_inverse=True)
     counts = np.bincount(person)
     total = int((len(person) ** 2 - (counts**2).sum()) // 2)
-    supported = [far for far in fars if round(total * far, 9) >= 1]
-    for far in list(supported):
-        try:
-            require_support(total, far)
-        except TooFewImpostors:
-            supported.remove(far)
+    supported = [far for far in fars if supports(total, far)]
     if not supported:
         require_support(total, max(fars))
     mates = _mates(vectors, person)

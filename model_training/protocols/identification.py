@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model_training.protocols.bootstrap import DRAWS, Interval, Numbers, people_drawn, percentiles, ratio_interval
 from model_training.protocols.distractors import NOBODY, Distractors, Faces, Labels
 from model_training.protocols.embedding import Embed, Embedded, People, Progress, ProtocolError, Vectors, embedded
-from model_training.protocols.metrics import TooFewImpostors, require_support, threshold_at
+from model_training.protocols.metrics import require_support, supports, threshold_at
 
 FPIR = 0.01
 # MegaFace's, of all comparisons between probes and distractors.
@@ -242,7 +242,11 @@ def _figure(
     ]
     accepted = [_accepted(probes, tally) for tally in tallies]
     tars = np.mean([_share(probes, weights, each) for each in accepted if each is not None] or [[]], axis=0)
-    drawn_again = np.mean([_fnir_drawn_again(probes, weights, tally, fpir, seed) for tally in tallies], axis=0)
+    times = [
+        np.concatenate(list(people_drawn(count, DRAWS, np.random.default_rng([seed, part]))))
+        for part, count in enumerate((len(probes.strangers), probes.persons))
+    ]
+    drawn_again = np.mean([_fnir_drawn_again(probes, weights, tally, fpir, *times) for tally in tallies], axis=0)
     return IdentificationFigure(
         distractors=size,
         kind=kind,
@@ -260,9 +264,7 @@ def _figure(
 
 def _accepted(probes: Probes, tally: _Tally) -> NDArray[np.bool_] | None:
     """(m,) whether a comparison of a probe with its mate is accepted at `FAR`; None where nobody can say."""
-    try:
-        require_support(tally.compared, FAR)
-    except TooFewImpostors:
+    if not supports(tally.compared, FAR):
         return None
     # above[i]: comparisons that score more than i steps.
     above = tally.high[::-1].cumsum()[::-1] - tally.high
@@ -281,18 +283,14 @@ def _share(probes: Probes, weights: Numbers, right: NDArray[np.bool_]) -> Number
     return np.bincount(probes.person, weights=weights * right, minlength=probes.persons)
 
 
-def _fnir_drawn_again(probes: Probes, weights: Numbers, tally: _Tally, fpir: float, seed: int) -> Numbers:
-    """(draws,) FNIR with people and strangers drawn again; the draws are the same for every gallery."""
-    best = np.sort(tally.best)[::-1]
-    allowed = int(np.floor(round(len(best) * fpir, 9)))
-    thresholds = np.concatenate(
-        [
-            best[(np.cumsum(times, axis=1) > allowed).argmax(axis=1)]
-            for times in people_drawn(len(best), DRAWS, np.random.default_rng([seed, 0]))
-        ]
-    )
-    people = np.concatenate(list(people_drawn(probes.persons, DRAWS, np.random.default_rng([seed, 1]))))
-    found = np.empty(DRAWS)
+def _fnir_drawn_again(
+    probes: Probes, weights: Numbers, tally: _Tally, fpir: float, strangers: Numbers, people: Numbers
+) -> Numbers:
+    """(draws,) FNIR where strangers, (draws, s), and people, (draws, persons), are there as often as it says."""
+    order = np.argsort(-tally.best, kind="stable")
+    allowed = int(np.floor(round(len(order) * fpir, 9)))
+    thresholds = tally.best[order][(np.cumsum(strangers[:, order], axis=1) > allowed).argmax(axis=1)]
+    found = np.empty(len(people))
     # Thresholds are scores of strangers, and few of them come into question.
     for threshold in np.unique(thresholds):
         drawn = thresholds == threshold

@@ -71,6 +71,12 @@ def fold_accuracy(scores: NDArray[np.float64], same: NDArray[np.bool_], folds: i
     return FoldAccuracy(float(np.mean(accuracies)), float(np.std(accuracies, ddof=1)), tuple(thresholds))
 
 
+def supports(count: int, rate: float) -> bool:
+    """Whether ten false accepts are to be expected among `count` impostors at this rate."""
+    # The rounding guards against 10_000 * 1e-3 coming out as 9.9999.
+    return round(count * rate, 9) >= FEWEST_FALSE_ACCEPTS
+
+
 def require_support(count: int, rate: float, *, events: str = "impostor comparisons", rate_name: str = "a FAR") -> None:
     """Refuse a false accept rate of which the impostors at hand would show fewer than ten.
 
@@ -79,8 +85,7 @@ def require_support(count: int, rate: float, *, events: str = "impostor comparis
     Raises:
         TooFewImpostors: `count * rate` is less than ten.
     """
-    # The rounding guards against 10_000 * 1e-3 coming out as 9.9999.
-    if round(count * rate, 9) < FEWEST_FALSE_ACCEPTS:
+    if not supports(count, rate):
         needed = math.ceil(round(FEWEST_FALSE_ACCEPTS / rate, 6))
         raise TooFewImpostors(f"{count:,} {events} cannot support {rate_name} of {rate:g}: it needs {needed:,}")
 

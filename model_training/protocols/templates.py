@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model_training.protocols.bootstrap import Interval, ratio_interval
 from model_training.protocols.embedding import Embed, Picture, Progress, ProtocolError, Vectors
-from model_training.protocols.metrics import TooFewImpostors, require_support, threshold_at
+from model_training.protocols.metrics import supports, threshold_at
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 FPIRS = (0.1, 0.01)
@@ -170,11 +170,7 @@ def verify_templates(
     person = _people(first[same], second[same])
     comparisons = np.bincount(person).astype(np.float64)
     tar, intervals = {}, {}
-    for far in fars:
-        try:
-            require_support(len(impostors), far)
-        except TooFewImpostors:
-            continue
+    for far in (far for far in fars if supports(len(impostors), far)):
         accepted = scores[same] >= threshold_at(impostors, far)
         tar[far] = float(accepted.mean())
         intervals[far] = ratio_interval(np.bincount(person, weights=accepted), comparisons)
@@ -264,11 +260,7 @@ def search_templates(
     strangers = best[~mated]
     fnir: dict[float, float] = {}
     intervals = {0.0: interval(rank[mated] == 1)}
-    for fpir in fpirs:
-        try:
-            require_support(len(strangers), fpir)
-        except TooFewImpostors:
-            continue
+    for fpir in (fpir for fpir in fpirs if supports(len(strangers), fpir)):
         missed = (rank[mated] > 1) | (own[mated] < threshold_at(strangers, fpir))
         fnir[fpir], intervals[fpir] = float(missed.mean()), interval(missed)
     cmc = tuple(float((rank[mated] <= number).mean()) for number in range(1, RANKS + 1))

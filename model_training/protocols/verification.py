@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model_training.protocols.bootstrap import DRAWS, Interval, people_drawn, percentiles
 from model_training.protocols.embedding import Embed, Progress
-from model_training.protocols.metrics import FoldAccuracy, TooFewImpostors, fold_accuracy, tar_at_far
+from model_training.protocols.metrics import FoldAccuracy, fold_accuracy, supports, tar_at_far
 from model_training.protocols.pairs import PairList
 
 
@@ -51,12 +51,8 @@ def verification(
     embeddings = {picture: embed(picture) for picture in progress(listed.pictures)}
     scores = np.array([_score(embeddings[pair.first], embeddings[pair.second]) for pair in listed.pairs])
     same = np.array([pair.same for pair in listed.pairs])
-    tar: dict[float, float] = {}
-    for far in fars:
-        try:
-            tar[far] = tar_at_far(scores, same, far)[0]
-        except TooFewImpostors:
-            continue
+    impostors = int(np.count_nonzero(~same))
+    tar = {far: tar_at_far(scores, same, far)[0] for far in fars if supports(impostors, far)}
     accuracy = fold_accuracy(scores, same, listed.folds)
     right = (scores >= np.repeat(accuracy.thresholds, len(scores) // listed.folds)) == same
     return VerificationResult(

@@ -129,7 +129,7 @@ def test_blocks_make_no_difference(monkeypatch):
     )
     distractors = PictureDistractors(rows[1_400:])
     whole = identify(probes, distractors, [100, 1_900])
-    monkeypatch.setattr("model_training.protocols.identification._SCORES_AT_ONCE", 5_000)
+    monkeypatch.setattr("model_training.protocols.identification._SCORES_AT_ONCE", 100_000)
     assert identify(probes, distractors, [100, 1_900]) == whole
     chosen = rows[1_400:][np.random.default_rng([0, 0]).permutation(1_900)]
     assert whole[1].rank_one == pytest.approx(((probes.mated @ chosen.T).max(axis=1) < 0.7).mean())

@@ -100,8 +100,8 @@ class Settings(BaseSettings):
     sweep_every_s: float = Field(default=10.0, gt=0, description="How often expired faces are erased.")
     journal_days: int = Field(default=365, ge=1, le=36_500, description="How long the journal keeps an entry.")
 
-    redis_url: RedisDsn | None = Field(default=None, description="Embedding cache; none unless set.")
-    redis_timeout_s: float = Field(default=0.05, gt=0, description="After this, a cached embedding counts as absent.")
+    redis_url: RedisDsn | None = Field(default=None, description="Cache of pictures and embeddings; none unless set.")
+    redis_timeout_s: float = Field(default=0.05, gt=0, description="After this, what is cached counts as absent.")
     redis_ttl_s: int = Field(default=3600, ge=1)
 
     auth: Literal["auto", "on", "off"] = Field(

@@ -29,6 +29,11 @@ BATCH_SIZE = Histogram(
     "shrinkface_embed_batch_size", "Faces in one run of the network", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
 CACHE_LOOKUPS = Counter("shrinkface_cache_lookups_total", "Embedding cache lookups", ["outcome"])
+PICTURE_LOOKUPS = Counter(
+    "shrinkface_cache_picture_lookups_total",
+    "Lookups of whole pictures; error: no answer in time, or none that is one",
+    ["outcome"],
+)
 CACHE_TROUBLE = Counter("shrinkface_cache_trouble_total", "Cache calls given up for a timeout, an error or garbage")
 GALLERY_FACES = Gauge("shrinkface_gallery_faces", "Faces enrolled", ["gallery"])
 GALLERY_RECALL = Gauge(

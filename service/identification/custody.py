@@ -29,7 +29,8 @@ class Receipt:
     """What an erasure took away, and from where.
 
     Attributes:
-        cache_entries: cached embeddings that went; None when the cache did not answer, and will let go of them later.
+        cache_entries: cached embeddings, and pictures that showed them, that went; None when the cache did not answer,
+            and will let go of them later.
         answers: to repeatable requests that told of those who went.
     """
 

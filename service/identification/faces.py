@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +22,19 @@ from service.domain import (
     QualityTooLow,
     SeveralFacesFound,
 )
-from service.ports import AnalysedPicture, Embedder, EmbeddingCache, FoundFace, MaskClassifier, PictureAnalyser
+from service.ports import (
+    AnalysedPicture,
+    Embedder,
+    EmbeddingCache,
+    FoundFace,
+    KnownFace,
+    KnownPicture,
+    MaskClassifier,
+    PictureAnalyser,
+)
+
+# Bytes; more take longer than the event loop should be kept from others.
+_HASHED_IN_PASSING = 256_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,19 @@ class PictureFaces:
     faces: tuple[AnalysedFace, ...]
     faces_total: int
     timings_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """A picture with the embeddings of its faces.
+
+    Attributes:
+        masks: of its faces in their order, None where nobody asked.
+    """
+
+    picture: KnownPicture
+    masks: Sequence[MaskEstimate | None]
+    timings_ms: dict[str, float]
 
 
 class FaceReader:
@@ -82,16 +108,44 @@ class FaceReader:
 
     async def all_faces(self, picture: bytes, max_faces: int | None) -> AnalysedPicture:
         """The picture's faces, largest first; none is an answer too. Raises InvalidRequest for a wrong `max_faces`."""
-        if max_faces is not None and not 1 <= max_faces <= self._max_faces:
-            raise InvalidRequest(f"max_faces lies between 1 and {self._max_faces}", field="max_faces")
-        return await self._analyser.analyse(picture, max_faces=max_faces or self._max_faces)
+        return await self._analyser.analyse(picture, max_faces=self._most_faces(max_faces))
 
-    async def some_faces(self, picture: bytes, max_faces: int | None) -> AnalysedPicture:
-        """As `all_faces`. Raises NoFaceFound when the picture shows none."""
-        analysed = await self.all_faces(picture, max_faces)
-        if not analysed.faces:
+    async def read(self, picture: bytes, max_faces: int | None, attributes: Collection[Attribute] = ()) -> Reading:
+        """The picture's faces with embeddings, largest first, from the cache where it has seen this very picture.
+
+        Raises:
+            AttributeUnavailable: one of `attributes` cannot be told here.
+            InvalidRequest: a wrong `max_faces`.
+            NoFaceFound: the picture shows none.
+        """
+        self.check_attributes(attributes)
+        most = self._most_faces(max_faces)
+        started = time.perf_counter()
+        key = f"{self._analyser.identity}:{most}:{await _sha256(picture)}"
+        # Attributes are told of crops, and those are not kept.
+        known = await self._cache.seen(key) if not attributes else None
+        timings = {"cache": ms_since(started)}
+        masks: Sequence[MaskEstimate | None] = ()
+        if known is None:
+            analysed = await self._analyser.analyse(picture, max_faces=most)
+            timings |= analysed.timings_ms
+            started = time.perf_counter()
+            known = await self._known(analysed)
+            timings["embed"] = ms_since(started)
+            await self._cache.saw(key, known)
+            masks = await self.masks_of(analysed.faces, attributes, timings)
+        if not known.faces:
             raise NoFaceFound("the picture shows no face", picture=0)
-        return analysed
+        return Reading(known, masks or [None] * len(known.faces), timings)
+
+    async def _known(self, analysed: AnalysedPicture) -> KnownPicture:
+        digests = [crop_digest(face.crop) for face in analysed.faces]
+        vectors, _ = await self._embedded(analysed.faces, digests)
+        faces = tuple(
+            KnownFace(face.detection, face.quality, face.strict_issues, digest, vector)
+            for face, digest, vector in zip(analysed.faces, digests, vectors, strict=True)
+        )
+        return KnownPicture(analysed.width, analysed.height, faces, analysed.faces_total)
 
     async def only_face(
         self, picture: bytes, index: int, gate: QualityLevel = "off"
@@ -122,15 +176,27 @@ class FaceReader:
 
     async def embed(self, faces: Sequence[FoundFace]) -> NDArray[np.float32]:
         """(n, d) unit embeddings, from the cache where it has them."""
-        digests = [crop_digest(face.crop) for face in faces]
+        vectors, fresh = await self._embedded(faces, [crop_digest(face.crop) for face in faces])
+        await self._cache.put(fresh)
+        return np.stack(vectors)
+
+    async def _embedded(
+        self, faces: Sequence[FoundFace], digests: Sequence[str]
+    ) -> tuple[list[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+        """Embeddings in the order of `faces`, and those by digest that the cache did not have."""
         vectors = await self._cache.get(digests)
         missing = [index for index, vector in enumerate(vectors) if vector is None]
         if missing:
             fresh = await self._embedder.embed([faces[index].crop for index in missing])
             for index, vector in zip(missing, fresh, strict=True):
                 vectors[index] = vector
-            await self._cache.put({digests[index]: fresh[row] for row, index in enumerate(missing)})
-        return np.stack([vector for vector in vectors if vector is not None])
+        found = [vector for vector in vectors if vector is not None]
+        return found, {digests[index]: found[index] for index in missing}
+
+    def _most_faces(self, asked: int | None) -> int:
+        if asked is not None and not 1 <= asked <= self._max_faces:
+            raise InvalidRequest(f"max_faces lies between 1 and {self._max_faces}", field="max_faces")
+        return asked or self._max_faces
 
     async def png_of(self, face: FoundFace) -> bytes:
         """The aligned crop as a file that gives the same pixels back."""
@@ -142,15 +208,17 @@ def crop_digest(crop: NDArray[np.uint8]) -> str:
     return hashlib.blake2b(crop.tobytes(), digest_size=20).hexdigest()
 
 
-def picture_faces(analysed: AnalysedPicture, faces: list[AnalysedFace], more: Mapping[str, float]) -> PictureFaces:
-    """An answer about a picture, with further timings."""
-    return PictureFaces(
-        width=analysed.width,
-        height=analysed.height,
-        faces=tuple(faces),
-        faces_total=analysed.faces_total,
-        timings_ms={**analysed.timings_ms, **more},
-    )
+async def _sha256(picture: bytes) -> str:
+    if len(picture) <= _HASHED_IN_PASSING:
+        return hashlib.sha256(picture).hexdigest()
+    return (await asyncio.to_thread(hashlib.sha256, picture)).hexdigest()
+
+
+def picture_faces(
+    picture: AnalysedPicture | KnownPicture, faces: Sequence[AnalysedFace], timings_ms: Mapping[str, float]
+) -> PictureFaces:
+    """An answer about a picture."""
+    return PictureFaces(picture.width, picture.height, tuple(faces), picture.faces_total, timings_ms)
 
 
 def ms_since(started: float) -> float:

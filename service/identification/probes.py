@@ -94,7 +94,7 @@ class IdentificationService:
         """
         self._reader.check_attributes(attributes)
         analysed = await self._reader.all_faces(picture, max_faces)
-        timings: dict[str, float] = {}
+        timings = dict(analysed.timings_ms)
         masks = await self._reader.masks_of(analysed.faces, attributes, timings)
         faces = [
             AnalysedFace(face.detection, face.quality, mask=mask)
@@ -110,17 +110,12 @@ class IdentificationService:
         Raises:
             NoFaceFound: the picture shows none.
         """
-        self._reader.check_attributes(attributes)
-        analysed = await self._reader.some_faces(picture, max_faces)
-        started = time.perf_counter()
-        vectors = await self._reader.embed(analysed.faces)
-        timings = {"embed": ms_since(started)}
-        masks = await self._reader.masks_of(analysed.faces, attributes, timings)
+        reading = await self._reader.read(picture, max_faces, attributes)
         faces = [
-            AnalysedFace(face.detection, face.quality, vector, mask)
-            for face, vector, mask in zip(analysed.faces, vectors, masks, strict=True)
+            AnalysedFace(face.detection, face.quality, face.embedding, mask)
+            for face, mask in zip(reading.picture.faces, reading.masks, strict=True)
         ]
-        return picture_faces(analysed, faces, timings)
+        return picture_faces(reading.picture, faces, reading.timings_ms)
 
     async def identify(
         self,
@@ -161,13 +156,11 @@ class IdentificationService:
             raise InvalidRequest("fpir lies between 0 and 1", field="fpir")
         if among is not None and len(among) > MAX_AMONG:
             raise InvalidRequest(f"at most {MAX_AMONG} person ids are taken", field="person_ids")
-        analysed = await self._reader.some_faces(picture, max_faces)
-        started = time.perf_counter()
-        vectors = await self._reader.embed(analysed.faces)
-        embedded = time.perf_counter()
-        results = await self._gallery.search(gallery, vectors, top_k, exact=exact, among=among)
-        timings = {**analysed.timings_ms, "embed": (embedded - started) * 1e3, "search": ms_since(embedded)}
-        masks = await self._reader.masks_of(analysed.faces, attributes, timings)
+        reading = await self._reader.read(picture, max_faces, attributes)
+        known, started = reading.picture, time.perf_counter()
+        probes = np.stack([face.embedding for face in known.faces])
+        results = await self._gallery.search(gallery, probes, top_k, exact=exact, among=among)
+        timings = {**reading.timings_ms, "search": ms_since(started)}
         # All probes of one call are searched in one state of the gallery.
         size = results[0].gallery_size if results else 0
         if threshold is None:
@@ -176,17 +169,17 @@ class IdentificationService:
         achieved = self._curve.fpir(threshold, size)
         faces = tuple(
             IdentifiedFace(
-                AnalysedFace(face.detection, face.quality, vector, mask),
+                AnalysedFace(face.detection, face.quality, face.embedding, mask),
                 result.matches,
                 _decide(result.matches, threshold, achieved),
             )
-            for face, vector, mask, result in zip(analysed.faces, vectors, masks, results, strict=True)
+            for face, mask, result in zip(known.faces, reading.masks, results, strict=True)
         )
         return Identification(
-            width=analysed.width,
-            height=analysed.height,
+            width=known.width,
+            height=known.height,
             faces=faces,
-            faces_total=analysed.faces_total,
+            faces_total=known.faces_total,
             gallery=gallery,
             gallery_size=size,
             threshold=threshold,

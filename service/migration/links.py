@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.migration.guard import Gate
-from service.ports import EmbeddingCache, Journal, JournalEntry, Replay
+from service.ports import EmbeddingCache, Journal, JournalEntry, KnownPicture, Replay
 
 
 class ServedJournal(Journal):
@@ -81,6 +81,14 @@ class LinkedCache(EmbeddingCache):
     async def put(self, entries: Mapping[str, NDArray[np.float32]]) -> None:
         """See `EmbeddingCache.put`."""
         await self.own.put(entries)
+
+    async def seen(self, picture: str) -> KnownPicture | None:
+        """See `EmbeddingCache.seen`."""
+        return await self.own.seen(picture)
+
+    async def saw(self, picture: str, known: KnownPicture) -> None:
+        """See `EmbeddingCache.saw`."""
+        await self.own.saw(picture, known)
 
     async def remove(self, keys: Sequence[str]) -> int | None:
         """See `EmbeddingCache.remove`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +17,9 @@ from service.ports import AnalysedPicture, Detector, FoundFace
 from service.vision.imaging import Decoded, ImageLimits, decode, decode_reduced, png
 from service.vision.quality import STRICT, QualityGate, assess
 
+# To be raised with every change of what is told of a picture or a face, here, in `imaging`, `quality` or `pose`.
+_REVISION = 1
+
 
 class ThreadedAnalyser:
     """PictureAnalyser port: a fixed number of worker threads and a bounded queue before them.
@@ -27,6 +31,9 @@ class ThreadedAnalyser:
         workers: pictures worked on at once, which bounds the memory that decoded pixels take.
         max_pending: pictures that may wait; more are refused.
         deadline_s: how long a picture may wait for a worker.
+
+    Attributes:
+        identity: see the port.
     """
 
     def __init__(
@@ -51,6 +58,8 @@ class ThreadedAnalyser:
         self._pending = 0
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="vision")
         self._search_side_px = search_side_px
+        decisive = [_REVISION, detector.identity, limits, gate, strict_gate, search_side_px]
+        self.identity = hashlib.sha256(repr(decisive).encode()).hexdigest()[:16]
         self._closed = False
         # The workers are the parallelism; OpenCV's own threads would only get in their way.
         cv2.setNumThreads(1)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract import ContractError
+from service.contract import ContractError, sha256_of_file
 from service.domain import Box, Detection
 from service.vision.runtime import onnxruntime, session_options
 
@@ -19,6 +19,8 @@ _OUTPUTS = [f"{head}_{stride}" for head in _HEADS for stride in _STRIDES]
 # Wider than any picture; the bound keeps the exponential of a wild answer finite.
 _LARGEST_LOG_SIDE = 12.0
 _MOST_CANDIDATES = 5_000
+# To be raised with every change of this file that changes what is found.
+_REVISION = 1
 
 
 class YuNetDetector:
@@ -33,6 +35,9 @@ class YuNetDetector:
         nms_threshold: of two faces that overlap by more (intersection over union), the less confident is dropped.
         max_side_px: larger pictures are averaged down to this before the search.
         max_faces: at most this many faces are returned, best first.
+
+    Attributes:
+        identity: see the port.
 
     Raises:
         ContractError: the file cannot be loaded.
@@ -61,6 +66,8 @@ class YuNetDetector:
         if len(inputs) != 1 or not {output.name for output in self._session.get_outputs()}.issuperset(_OUTPUTS):
             raise ContractError(f"{model_path} is not a face detector with YuNet's outputs")
         self._input = inputs[0].name
+        decisive = [_REVISION, score_threshold, nms_threshold, max_side_px, max_faces]
+        self.identity = f"{sha256_of_file(model_path)}:{':'.join(map(str, decisive))}"
 
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
         """Find faces.

@@ -35,6 +35,8 @@ TILE = 112
 class TileDetector:
     """Finds a face in every 112 x 112 tile of a picture that is not uniform: pictures of known content."""
 
+    identity = "tiles"
+
     def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
         found = []
         for top in range(0, image.shape[0] - TILE + 1, TILE):

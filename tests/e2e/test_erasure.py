@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import redis
 
 from service.demo import jpeg, load_portraits
+from service.identification import crop_digest
 from tests.e2e.conftest import Service
 from tests.redis_fixture import RedisServer
 
@@ -33,7 +35,11 @@ def files(folder: Path) -> bytes:
 
 def in_redis(url: str) -> bytes:
     client = redis.Redis.from_url(url)
-    content = b"".join(bytes(client.get(key)) for key in client.keys("*"))
+    content = b""
+    for key in client.keys("*"):
+        kind = client.type(key)
+        assert kind in (b"string", b"set")
+        content += key + (bytes(client.get(key)) if kind == b"string" else b"".join(client.smembers(key)))
     client.close()
     return content
 
@@ -59,21 +65,26 @@ def test_nothing_is_left(new_service: Callable[..., Service], redis_server: Redi
         client.post(
             "/enroll", files={"image": other}, data={"person_id": second, "gallery": gallery}
         ).raise_for_status()
+        # The cache knows two pictures of the first face, and one of the other.
+        for image in (picture, picture + b"\0", other):
+            client.post("/identify", files={"image": image}).raise_for_status()
         dossier = client.get(f"{GALLERY}/persons/{first}/export").json()
         (face,) = dossier["faces"]
         embedding, crop = base64.b64decode(face["embedding"]), base64.b64decode(face["crop"])
         traces = [*stretches(embedding), *stretches(crop), NAME.encode(), NOTE.encode()]
         kept = files(service.data_dir)
         assert all(trace in kept for trace in (NAME.encode(), NOTE.encode(), stretches(embedding)[0]))
-        assert embedding in in_redis(redis_server.url)
+        cached = in_redis(redis_server.url)
+        assert embedding in cached
+        assert hashlib.sha256(picture).hexdigest().encode() in cached
 
         if way == "person":
             receipt = client.delete(f"{GALLERY}/persons/{first}").json()
             counted = [receipt[name] for name in ("persons", "faces", "index_entries", "crops", "cache_entries")]
-            assert (counted, receipt["kept_answers"]) == ([1] * 5, 1)
+            assert (counted, receipt["kept_answers"]) == ([1, 1, 1, 1, 3], 1)
         elif way == "gallery":
             receipt = client.delete(GALLERY).json()
-            assert (receipt["persons"], receipt["crops"], receipt["cache_entries"]) == (1, 1, 1)
+            assert (receipt["persons"], receipt["crops"], receipt["cache_entries"]) == (1, 1, 3)
         else:
             deadline = time.monotonic() + 20
             while client.get(f"{GALLERY}/persons/{first}").status_code != 404 and time.monotonic() < deadline:
@@ -82,7 +93,12 @@ def test_nothing_is_left(new_service: Callable[..., Service], redis_server: Redi
             time.sleep(0.3)
         left = files(service.data_dir)
         assert [trace for trace in traces if trace in left] == []
-        assert embedding not in in_redis(redis_server.url)
+        cached = in_redis(redis_server.url)
+        assert embedding not in cached
+        digest = crop_digest(cv2.imdecode(np.frombuffer(crop, np.uint8), cv2.IMREAD_COLOR))
+        assert [name for name in (digest.encode(), bytes.fromhex(digest)) if name in cached] == []
+        assert hashlib.sha256(picture).hexdigest().encode() not in cached
+        assert hashlib.sha256(other).hexdigest().encode() in cached
         # The other one is still known.
         found = client.post("/identify", files={"image": other}, data={"gallery": gallery}).json()
         assert found["faces"][0]["decision"]["person_id"] == second

@@ -5,9 +5,12 @@ import time
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from service.cache import NullCache, RedisCache
+from service.domain import Box, Detection, FaceQuality
+from service.ports import KnownFace, KnownPicture
 from tests.redis_fixture import free_port
 
 pytestmark = pytest.mark.anyio
@@ -29,6 +32,22 @@ def unit(seed):
 def cache_at(url, **options):
     settings = {"space_id": SPACE, "dimension": DIMENSION, "timeout_s": TIMEOUT_S, "ttl_s": 60, "rest_s": 30.0}
     return RedisCache(url, **{**settings, **options})
+
+
+def key(seed):
+    """As the digest of a crop is."""
+    return f"{seed:040x}"
+
+
+def picture(*seeds):
+    """One that shows a face for each seed."""
+    faces = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        quality = FaceQuality(*rng.normal(size=5).tolist(), ("face-blurred",), *rng.normal(size=2).tolist())
+        detection = Detection(Box(*rng.normal(size=4).tolist()), rng.normal(size=(5, 2)).astype(np.float32), 0.9)
+        faces.append(KnownFace(detection, quality, ("face-too-small", "face-blurred"), key(seed), unit(seed)))
+    return KnownPicture(640, 480, tuple(faces), len(faces) + 1)
 
 
 async def seconds(call):
@@ -173,11 +192,129 @@ class TestWithAServer:
         assert took_s < TIMEOUT_S + SLACK_S
 
 
+def counted(outcome):
+    return REGISTRY.get_sample_value("shrinkface_cache_picture_lookups_total", {"outcome": outcome}) or 0.0
+
+
+@pytest.mark.redis
+class TestPictures:
+    async def test_what_was_seen_comes_back_whole(self, cache):
+        known = picture(3, 1)
+        await cache.saw("p", known)
+        hits = counted("hit")
+        found = await cache.seen("p")
+        assert (found.width, found.height, found.faces_total) == (known.width, known.height, known.faces_total)
+        for got, put in zip(found.faces, known.faces, strict=True):
+            assert (got.key, got.quality, got.strict_issues) == (put.key, put.quality, put.strict_issues)
+            assert (got.detection.box, got.detection.score) == (put.detection.box, put.detection.score)
+            np.testing.assert_array_equal(got.detection.landmarks, put.detection.landmarks)
+            np.testing.assert_array_equal(got.embedding, put.embedding)
+        assert counted("hit") == hits + 1
+
+    async def test_a_picture_of_nobody_is_known_too(self, cache):
+        await cache.saw("p", picture())
+        assert (await cache.seen("p")).faces == ()
+
+    async def test_what_was_not_seen_is_a_miss(self, cache):
+        misses = counted("miss")
+        assert await cache.seen("p") is None
+        assert counted("miss") == misses + 1
+
+    async def test_another_space_knows_nothing_of_it(self, cache, redis_server):
+        await cache.saw("p", picture(1))
+        other = cache_at(redis_server.url, space_id="sf1-other", timeout_s=PATIENT_S)
+        assert await other.seen("p") is None
+        await other.close()
+
+    async def test_embeddings_of_a_picture_are_those_of_its_crops(self, cache):
+        await cache.saw("p", picture(1))
+        (found,) = await cache.get([key(1)])
+        np.testing.assert_array_equal(found, unit(1))
+
+    async def test_all_of_it_expires(self, cache, raw):
+        await cache.saw("p", picture(1, 2))
+        names = await raw.keys("*")
+        assert len(names) == 5
+        for name in names:
+            assert 55 <= await raw.ttl(name) <= 60
+
+    @pytest.mark.parametrize("spoilt", ["gone", "garbage"])
+    async def test_without_one_of_its_embeddings_a_picture_is_a_miss(self, cache, raw, spoilt):
+        await cache.saw("p", picture(1, 2))
+        name = f"shrinkface:{SPACE}:{key(2)}"
+        await (raw.delete(name) if spoilt == "gone" else raw.set(name, b"garbage"))
+        assert await cache.seen("p") is None
+
+    async def test_garbage_in_its_place_is_a_miss_and_no_trouble(self, cache, raw):
+        await cache.saw("p", picture(1))
+        name = f"shrinkface:{SPACE}:picture:p"
+        content = await raw.get(name)
+        await cache.saw("other", picture(2))
+        for garbage in (b"", b"\x01", content[:-1], content + b"x", b"\x02" + content[1:], b"\xff" * len(content)):
+            await raw.set(name, garbage)
+            assert await cache.seen("p") is None
+        await raw.delete(name)
+        await raw.lpush(name, "a list")
+        assert await cache.seen("p") is None
+        assert await cache.seen("other") is not None
+
+    async def test_forgetting_a_face_takes_every_picture_of_it_and_no_other(self, cache, raw):
+        for name, known in (("a", picture(1)), ("b", picture(1, 2)), ("c", picture(2)), ("d", picture(3))):
+            await cache.saw(name, known)
+        # One embedding and two pictures.
+        assert await cache.remove([key(1)]) == 3
+        left = {name.decode().removeprefix(f"shrinkface:{SPACE}:") for name in await raw.keys("*")}
+        assert left == {"picture:c", "picture:d", key(2), key(3), f"shown:{key(2)}", f"shown:{key(3)}"}
+        assert [await cache.seen(name) is not None for name in "abcd"] == [False, False, True, True]
+        assert await cache.remove([key(1), key(2), key(3)]) == 4
+        assert await raw.keys("*") == []
+
+    async def test_a_face_that_thousands_of_pictures_show(self, cache, raw):
+        pipeline = raw.pipeline(transaction=False)
+        for number in range(5_000):
+            pipeline.set(f"shrinkface:{SPACE}:picture:{number}", b"x")
+            pipeline.sadd(f"shrinkface:{SPACE}:shown:{key(1)}", f"shrinkface:{SPACE}:picture:{number}")
+        await pipeline.execute()
+        assert await cache.remove([key(1)]) == 5_000
+        assert await raw.keys("*") == []
+
+    async def test_only_pictures_are_deleted_whatever_a_set_holds(self, cache, raw):
+        await cache.put({key(2): unit(2)})
+        await raw.set("precious", b"1")
+        await raw.sadd(f"shrinkface:{SPACE}:shown:{key(1)}", "precious", f"shrinkface:{SPACE}:{key(2)}")
+        assert await cache.remove([key(1)]) == 0
+        assert (await raw.get("precious"), (await cache.get([key(2)]))[0] is not None) == (b"1", True)
+
+    async def test_a_set_of_another_type_is_in_nobodys_way(self, cache, raw):
+        await cache.put({key(1): unit(1)})
+        await raw.set(f"shrinkface:{SPACE}:shown:{key(1)}", b"text")
+        assert await cache.remove([key(1)]) == 1
+        assert await raw.keys("*") == []
+
+    async def test_a_frozen_server_costs_one_timeout_and_what_was_to_go_is_never_believed(self, redis_server, raw):
+        cache = cache_at(redis_server.url, timeout_s=1.0, rest_s=0.05)
+        await cache.saw("p", picture(1))
+        errors = counted("error")
+        redis_server.freeze()
+        found, took_s = await seconds(cache.seen("p"))
+        assert found is None
+        assert 0.9 <= took_s < 1.0 + SLACK_S
+        assert counted("error") == errors + 1
+        assert await cache.remove([key(1)]) is None
+        redis_server.thaw()
+        await asyncio.sleep(0.1)
+        assert await cache.seen("p") is None
+        assert await raw.keys("*") == []
+        await cache.close()
+
+
 class TestWithoutAServer:
     async def test_nobody_listening_is_a_miss(self):
         cache = cache_at(f"redis://127.0.0.1:{free_port()}/0", rest_s=0.0)
         assert await cache.get(["a", "b"]) == [None, None]
         await cache.put({"a": unit(1)})
+        await cache.saw("p", picture(1))
+        assert await cache.seen("p") is None
         assert await cache.remove(["a"]) is None
         await cache.close()
 
@@ -209,6 +346,10 @@ class TestWithoutAServer:
         found, took_s = await seconds(cache.get(["a", "b"]))
         assert found == [None, None]
         assert took_s < TIMEOUT_S + SLACK_S
+        await cache.saw("p", picture(1))
+        found, took_s = await seconds(cache.seen("p"))
+        assert found is None
+        assert took_s < TIMEOUT_S + SLACK_S
         await cache.put({"a": unit(1)})
         assert not await cache.remove(["a"]) or reply.startswith(b":")
         await cache.close()
@@ -218,5 +359,7 @@ class TestWithoutAServer:
         cache = NullCache()
         await cache.put({"a": unit(1)})
         assert await cache.get(["a", "b"]) == [None, None]
+        await cache.saw("p", picture(1))
+        assert await cache.seen("p") is None
         assert await cache.remove(["a"]) == 0
         await cache.close()

@@ -13,7 +13,7 @@ from service.api.dependencies import Running, RunningService
 from service.api.idempotency import HEADER, PROBLEMS, Answer, Once, answered_once
 from service.api.preconditions import etag
 from service.api.problems import BODY_PROBLEMS, documented
-from service.api.rendering import FastJSONResponse
+from service.api.rendering import rendered
 from service.api.schemas.answers import DetectOut, EmbeddingsOut, EnrolOut, IdentifyOut, VerifyOut
 from service.api.schemas.people import PersonOut
 from service.api.schemas.requests import DetectFields, EnrolFields, IdentifyFields, VerifyFields
@@ -131,7 +131,7 @@ async def identify(request: Request, running: Running, caller: Authenticated) ->
     submission = await read_submission(request, running.settings, ("image",))
     fields = submission.parse(IdentifyFields)
     answer = await identified(running, caller, submission.picture("image"), fields)
-    return FastJSONResponse(answer.model_dump(mode="json"))
+    return rendered(answer)
 
 
 async def identified(running: RunningService, caller: Caller, picture: bytes, fields: IdentifyFields) -> IdentifyOut:
@@ -163,7 +163,7 @@ async def identified(running: RunningService, caller: Caller, picture: bytes, fi
     responses=documented(*FACE_PROBLEMS, "several-faces", "quality-too-low", "gallery-not-found", "person-not-found"),
     openapi_extra=request_body(VerifyFields, {"image": "one", "reference": "one"}, ["image"]),
 )
-async def verify(request: Request, running: Running, caller: Authenticated) -> VerifyOut:
+async def verify(request: Request, running: Running, caller: Authenticated) -> Response:
     """One to one: the second side is `reference`, another picture, or `person_id`, somebody enrolled."""
     submission = await read_submission(request, running.settings, ("image", "reference"))
     fields = submission.parse(VerifyFields)
@@ -176,7 +176,7 @@ async def verify(request: Request, running: Running, caller: Authenticated) -> V
         person_id=fields.person_id,
         fmr=fields.fmr,
     )
-    return VerifyOut.of(verification, running.identity)
+    return rendered(VerifyOut.of(verification, running.identity))
 
 
 @router.post(
@@ -186,7 +186,7 @@ async def verify(request: Request, running: Running, caller: Authenticated) -> V
     responses=documented(*PICTURE_PROBLEMS, "attribute-unavailable"),
     openapi_extra=request_body(DetectFields, {"image": "one"}, ["image"]),
 )
-async def detect(request: Request, running: Running, caller: Authenticated) -> DetectOut:
+async def detect(request: Request, running: Running, caller: Authenticated) -> Response:
     """Boxes, landmarks and quality; a picture without faces gives an empty list."""
     caller.require(Scope.IDENTIFY)
     submission = await read_submission(request, running.settings, ("image",))
@@ -196,7 +196,7 @@ async def detect(request: Request, running: Running, caller: Authenticated) -> D
     )
     FACES.labels("detect").inc(len(found.faces))
     observe(found.timings_ms)
-    return DetectOut.of(found)
+    return rendered(DetectOut.of(found))
 
 
 @router.post(
@@ -206,7 +206,7 @@ async def detect(request: Request, running: Running, caller: Authenticated) -> D
     responses=documented(*FACE_PROBLEMS),
     openapi_extra=request_body(DetectFields, {"image": "one"}, ["image"]),
 )
-async def embeddings(request: Request, running: Running, caller: Authenticated) -> EmbeddingsOut:
+async def embeddings(request: Request, running: Running, caller: Authenticated) -> Response:
     """The unit vector of every face, for comparison within one `space_id`."""
     caller.require(Scope.IDENTIFY)
     submission = await read_submission(request, running.settings, ("image",))
@@ -216,7 +216,7 @@ async def embeddings(request: Request, running: Running, caller: Authenticated) 
     )
     FACES.labels("embed").inc(len(found.faces))
     observe(found.timings_ms)
-    return EmbeddingsOut.of(found, running.identity)
+    return rendered(EmbeddingsOut.of(found, running.identity))
 
 
 def observe(timings_ms: Mapping[str, float]) -> None:

@@ -123,6 +123,45 @@ class TestCache:
         assert world.cache.entries.keys() == {digest(key) for key in (1, 2, 3)}
         np.testing.assert_array_equal(world.cache.entries[digest(3)], VECTORS[NEAR_ADA])
 
+    async def test_a_picture_seen_before_is_answered_without_looking_at_it(self, world, service):
+        await service.enrolment.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        first = await service.identification.identify(b"3 2!", gallery=GALLERY)
+        world.analyser.asked.clear()
+        world.embedder.embedded.clear()
+        again = await service.identification.identify(b"3 2!", gallery=GALLERY)
+        assert (world.analyser.asked, world.embedder.embedded) == ([], [])
+        assert [each.face.quality for each in again.faces] == [each.face.quality for each in first.faces]
+        assert [each.matches for each in again.faces] == [each.matches for each in first.faces]
+        assert (again.width, again.height, again.faces_total) == (640, 480, 2)
+        assert set(first.timings_ms) == {"cache", "decode", "detect", "embed", "search"}
+        assert set(again.timings_ms) == {"cache", "search"}
+        # Another number of faces is another question, and so is another analyser.
+        await service.identification.identify(b"3 2!", gallery=GALLERY, max_faces=1)
+        world.analyser.identity = "another"
+        await service.identification.embeddings(b"3 2!")
+        assert world.analyser.asked == [1, 5]
+
+    async def test_a_picture_of_nobody_is_known_to_be_one(self, world, service):
+        for _ in range(2):
+            with pytest.raises(NoFaceFound):
+                await service.identification.identify(b"", gallery=GALLERY)
+        assert world.analyser.asked == [5]
+
+    async def test_after_an_erasure_the_picture_is_looked_at_again(self, world, service):
+        await service.enrolment.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        await service.identification.identify(b"1 2", gallery=GALLERY)
+        await service.custody.forget_person(GALLERY, "ada", actor="test")
+        world.analyser.asked.clear()
+        answer = await service.identification.identify(b"1 2", gallery=GALLERY)
+        assert world.analyser.asked == [5]
+        assert [each.matches for each in answer.faces] == [(), ()]
+
+    async def test_large_pictures_are_told_apart_as_small_ones_are(self, world, service):
+        large = [b"1" + b" " * 300_000 + word for word in (b"2", b"3")]
+        for picture in [*large, *large]:
+            await service.identification.embeddings(picture)
+        assert world.analyser.asked == [5, 5]
+
     async def test_digests_tell_crops_apart_by_their_pixels(self):
         crop = face(1).crop
         other = crop.copy()

@@ -50,6 +50,8 @@ def detection(side, landmarks=TEMPLATE):
 class HeldDetector:
     """Finds what it was told; while held, it makes its thread wait."""
 
+    identity = "held"
+
     def __init__(self, found=()):
         self.found = list(found)
         self.started = threading.Semaphore(0)
@@ -88,7 +90,7 @@ async def make(detector):
     made = []
 
     def analyser(**options):
-        made.append(ThreadedAnalyser(detector, limits=ImageLimits(), gate=QualityGate(), **options))
+        made.append(ThreadedAnalyser(detector, **{"limits": ImageLimits(), "gate": QualityGate(), **options}))
         return made[-1]
 
     yield analyser
@@ -176,6 +178,21 @@ class TestAnswer:
             with pytest.raises(EmptyImage):
                 await analyser.analyse(b"", max_faces=1)
         assert (await analyser.analyse(PICTURE, max_faces=1)).width == 160
+
+
+class TestIdentity:
+    async def test_everything_that_decides_is_in_it(self, make, detector):
+        same, again = make().identity, make(workers=3, max_pending=7, deadline_s=1.0).identity
+        assert same == again
+        others = [
+            make(search_side_px=320).identity,
+            make(gate=QualityGate(min_side_px=25)).identity,
+            make(strict_gate=QualityGate()).identity,
+            make(limits=ImageLimits(max_pixels=1_000_000)).identity,
+        ]
+        detector.identity = "another"
+        others.append(make().identity)
+        assert len({same, *others}) == 6
 
 
 class TestBounds:

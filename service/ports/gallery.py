@@ -1,20 +1,17 @@
-"""What the use cases need from the outside, as protocols with their semantics. Adapters live one level up."""
+"""Who is enrolled: what the use cases need of a store of faces that can be searched."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain import (
-    Detection,
     Expiry,
     Face,
-    FaceQuality,
     GallerySettings,
     ImportOutcome,
     Match,
@@ -26,117 +23,6 @@ from service.domain import (
     PersonRecord,
     Removal,
 )
-
-
-class Detector(Protocol):
-    """Finds faces. Safe to call from several threads at once; blocks, so never call it on the event loop."""
-
-    def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
-        """Faces in a (height, width, 3) uint8 BGR picture, most confident first, in its pixels."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FoundFace:
-    """A face that was found, measured and cut out.
-
-    Attributes:
-        crop: (112, 112, 3) uint8, BGR, aligned by the contract.
-        strict_issues: what falls short of the strict enrolment gate; `quality.issues` is of the standard one.
-    """
-
-    detection: Detection
-    quality: FaceQuality
-    crop: NDArray[np.uint8]
-    strict_issues: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AnalysedPicture:
-    """An upright picture's size in pixels and its faces, largest first.
-
-    Attributes:
-        faces_total: faces found, of which `faces` holds the first `max_faces`.
-        timings_ms: wall time of each stage.
-    """
-
-    width: int
-    height: int
-    faces: tuple[FoundFace, ...]
-    faces_total: int
-    timings_ms: Mapping[str, float]
-
-
-class PictureAnalyser(Protocol):
-    """Bytes of a picture to aligned faces, off the event loop, with a bounded number of pictures at a time."""
-
-    async def analyse(self, picture: bytes, *, max_faces: int) -> AnalysedPicture:
-        """Decode, detect, align and assess.
-
-        Raises:
-            ImageError: one of its kinds, when the bytes are not an acceptable picture.
-            Overloaded: too many pictures are waiting, or this one waited too long.
-        """
-
-    async def encode(self, crop: NDArray[np.uint8]) -> bytes:
-        """A (112, 112, 3) uint8 BGR crop as a PNG file."""
-
-
-class Embedder(Protocol):
-    """Turns aligned crops into embeddings, gathering concurrent callers into batches."""
-
-    @property
-    def dimension(self) -> int:
-        """Length of an embedding."""
-
-    @property
-    def space_id(self) -> str:
-        """Name of the embedding space."""
-
-    async def embed(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embed crops of one request.
-
-        Args:
-            crops: each (112, 112, 3) uint8, BGR, aligned by the contract.
-
-        Returns:
-            (n, dimension) float32 of unit length, in the order given.
-
-        Raises:
-            Overloaded: the queue is full or the deadline has passed.
-            InvalidEmbedding: the network answered with a vector that has no direction.
-        """
-
-
-class MaskClassifier(Protocol):
-    """Tells whether faces wear masks, gathering concurrent callers into batches."""
-
-    async def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> list[float]:
-        """How likely each face wears a mask, in [0, 1].
-
-        Args:
-            crops: each (112, 112, 3) uint8, BGR, aligned by the contract.
-
-        Raises:
-            Overloaded: the queue is full or the deadline has passed.
-        """
-
-
-class EmbeddingCache(Protocol):
-    """Remembers embeddings by the hash of a crop. Never raises and never waits past its timeout: trouble is a miss."""
-
-    async def get(self, keys: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """One embedding or None for each key."""
-
-    async def put(self, entries: Mapping[str, NDArray[np.float32]]) -> None:
-        """Remember embeddings, as far as possible."""
-
-    async def remove(self, keys: Sequence[str]) -> int | None:
-        """Forget keys; how many were there. None when the cache does not answer: then they are forgotten as soon as it
-        does, and in any case at the end of their lifetime.
-        """
-
-    async def close(self) -> None:
-        """Let go of connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,65 +206,3 @@ class Gallery(Protocol):
 
     async def close(self) -> None:
         """Finish what was begun and let go of the folder; calls afterwards raise NotReady."""
-
-
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """Who did what and when; never biometric.
-
-    Attributes:
-        actor: id of the API key; `anonymous` where none is asked for, `system` for what the service does by itself.
-        action: such as `person.enrol`.
-        person_id: None for what concerns a whole gallery.
-        counts: such as faces stored or erased.
-    """
-
-    at: datetime
-    actor: str
-    action: str
-    gallery: str
-    person_id: str | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """The answer that a request with the same Idempotency-Key had.
-
-    Attributes:
-        fingerprint: of that request.
-        person_id: whom it enrolled.
-        answer: as JSON; None when the person has been erased since.
-    """
-
-    fingerprint: str
-    gallery: str
-    person_id: str
-    answer: bytes | None
-
-
-class Journal(Protocol):
-    """What is remembered of requests: who changed what, and the answers to those that may be repeated."""
-
-    async def note(self, entry: JournalEntry) -> None:
-        """Keep an entry; when this returns, it survives the death of the process."""
-
-    async def entries(
-        self, *, gallery: str | None, person_id: str | None, before: int | None, limit: int
-    ) -> list[tuple[int, JournalEntry]]:
-        """Entries with their numbers, newest first, of one gallery or person if asked, before an entry's number."""
-
-    async def replay(self, key: str) -> Replay | None:
-        """What a repeatable request of this key was answered; None if there was none of late."""
-
-    async def keep(self, key: str, replay: Replay) -> None:
-        """Remember an answer for repetition, durably, for a day."""
-
-    async def erase(self, gallery: str, person_id: str | None) -> int:
-        """Erase the answers that tell of a person, or of everybody in a gallery; how many there were."""
-
-    async def prune(self) -> None:
-        """Let go of answers that are a day old, and of entries that are older than entries are kept."""
-
-    async def close(self) -> None:
-        """Finish what was begun."""

@@ -1,0 +1,24 @@
+"""What the use cases need from the outside, as protocols with their semantics. Adapters live one level up."""
+
+from service.ports.cache import EmbeddingCache, KnownFace, KnownPicture
+from service.ports.gallery import Gallery, GallerySummary, SearchResult
+from service.ports.journal import Journal, JournalEntry, Replay
+from service.ports.vision import AnalysedPicture, Detector, Embedder, FoundFace, MaskClassifier, PictureAnalyser
+
+__all__ = [
+    "AnalysedPicture",
+    "Detector",
+    "Embedder",
+    "EmbeddingCache",
+    "FoundFace",
+    "Gallery",
+    "GallerySummary",
+    "Journal",
+    "JournalEntry",
+    "KnownFace",
+    "KnownPicture",
+    "MaskClassifier",
+    "PictureAnalyser",
+    "Replay",
+    "SearchResult",
+]

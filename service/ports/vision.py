@@ -1,0 +1,113 @@
+"""From bytes of pictures to embeddings: what the use cases need of detector, analyser and networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain import Detection, FaceQuality
+
+
+class Detector(Protocol):
+    """Finds faces. Safe to call from several threads at once; blocks, so never call it on the event loop."""
+
+    @property
+    def identity(self) -> str:
+        """Names everything that decides what it finds: equal names find the same in the same picture."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Detection]:
+        """Faces in a (height, width, 3) uint8 BGR picture, most confident first, in its pixels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundFace:
+    """A face that was found, measured and cut out.
+
+    Attributes:
+        crop: (112, 112, 3) uint8, BGR, aligned by the contract.
+        strict_issues: what falls short of the strict enrolment gate; `quality.issues` is of the standard one.
+    """
+
+    detection: Detection
+    quality: FaceQuality
+    crop: NDArray[np.uint8]
+    strict_issues: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnalysedPicture:
+    """An upright picture's size in pixels and its faces, largest first.
+
+    Attributes:
+        faces_total: faces found, of which `faces` holds the first `max_faces`.
+        timings_ms: wall time of each stage.
+    """
+
+    width: int
+    height: int
+    faces: tuple[FoundFace, ...]
+    faces_total: int
+    timings_ms: Mapping[str, float]
+
+
+class PictureAnalyser(Protocol):
+    """Bytes of a picture to aligned faces, off the event loop, with a bounded number of pictures at a time."""
+
+    @property
+    def identity(self) -> str:
+        """Names everything but the picture and `max_faces` that decides about an analysis."""
+
+    async def analyse(self, picture: bytes, *, max_faces: int) -> AnalysedPicture:
+        """Decode, detect, align and assess.
+
+        Raises:
+            ImageError: one of its kinds, when the bytes are not an acceptable picture.
+            Overloaded: too many pictures are waiting, or this one waited too long.
+        """
+
+    async def encode(self, crop: NDArray[np.uint8]) -> bytes:
+        """A (112, 112, 3) uint8 BGR crop as a PNG file."""
+
+
+class Embedder(Protocol):
+    """Turns aligned crops into embeddings, gathering concurrent callers into batches."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding."""
+
+    @property
+    def space_id(self) -> str:
+        """Name of the embedding space."""
+
+    async def embed(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embed crops of one request.
+
+        Args:
+            crops: each (112, 112, 3) uint8, BGR, aligned by the contract.
+
+        Returns:
+            (n, dimension) float32 of unit length, in the order given.
+
+        Raises:
+            Overloaded: the queue is full or the deadline has passed.
+            InvalidEmbedding: the network answered with a vector that has no direction.
+        """
+
+
+class MaskClassifier(Protocol):
+    """Tells whether faces wear masks, gathering concurrent callers into batches."""
+
+    async def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> list[float]:
+        """How likely each face wears a mask, in [0, 1].
+
+        Args:
+            crops: each (112, 112, 3) uint8, BGR, aligned by the contract.
+
+        Raises:
+            Overloaded: the queue is full or the deadline has passed.
+        """

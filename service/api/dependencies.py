@@ -52,7 +52,8 @@ class RunningService:
         return None if asked is None else min(asked, self.settings.max_faces)
 
 
-def _running(request: Request) -> RunningService:
+# A plain function would be sent to a worker thread and waited for.
+async def _running(request: Request) -> RunningService:
     # As it is now: a request is answered by one model from beginning to end, also when the model is changed meanwhile.
     running: RunningService = request.state.running
     return copy(running)

@@ -17,7 +17,7 @@ def etag(revision: int) -> str:
     return f'"r{revision}"'
 
 
-def _expected_revision(
+async def _expected_revision(
     if_match: Annotated[
         str,
         Header(

@@ -55,7 +55,7 @@ class FaceOptions:
         return admitted[: self.limit] if self.limit else admitted
 
 
-def _face_options(
+async def _face_options(
     limit: Annotated[int, Query(ge=0, description="Faces answered for, largest first; 0 is all.")] = 0,
     det_prob_threshold: DetProbThreshold = None,
     face_plugins: Annotated[

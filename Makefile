@@ -74,7 +74,7 @@ $(VENV)/.supply: $(VENV)/.base
 
 # Known vulnerabilities of every pinned package; asks PyPI.
 audit: $(VENV)/.supply
-	$(BIN)/pip-audit --requirement $(CONSTRAINTS) --no-deps --disable-pip
+	$(BIN)/pip-audit --strict --requirement $(CONSTRAINTS) --no-deps --disable-pip
 
 # What the service consists of, as CycloneDX: build/sbom.json.
 sbom: $(VENV)/.supply

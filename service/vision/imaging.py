@@ -260,6 +260,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def _grey_of_many_bits(picture: Image.Image) -> Image.Image:
     """Sixteen-bit grey to eight; Pillow itself would clip every value above 255."""
-    values = np.asarray(picture, dtype=np.float64)
-    grey = np.clip(values / 257.0, 0, 255).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    values = np.asarray(picture)
+    if values.dtype != np.uint16:
+        values = np.clip(values, 0, 65_535).astype(np.uint16)
+    return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")

@@ -67,6 +67,7 @@ fuzz fuzz-smoke: $(VENV)/.fuzz
 	$(BIN)/python -m tests.fuzz.campaign decoder --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m tests.fuzz.campaign requests --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m tests.fuzz.histories --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m pytest tests/fuzz/test_campaign.py --timeout 600
 
 $(VENV)/.supply: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[supply]'

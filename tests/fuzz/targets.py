@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Protocol, cast
 
 CORPUS = Path(__file__).with_name("corpus")
-_MODULES = {"decoder": "tests.fuzz.decoder", "requests": "tests.fuzz.requesting"}
-NAMES = tuple(_MODULES)
+_MODULES = {
+    "decoder": "tests.fuzz.decoder",
+    "requests": "tests.fuzz.requesting",
+    # To see that faults are found.
+    "planted": "tests.fuzz.planted",
+}
+NAMES = ("decoder", "requests")
 
 
 class Target(Protocol):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from model_training.backbones.catalogue import BACKBONES, make_backbone, multiply_adds, parameters
-from model_training.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetShape
+from model_training.backbones.mobilefacenet import MobileFaceNet
 from model_training.backbones.units import MobileBackbone, fold_batch_norms, set_slope_factor
 from model_training.commands.data import app as data_commands
 from model_training.commands.teacher import app as teacher_commands
+from model_training.comparison import Comparison, run_comparison
 from model_training.config import DistillationRecipe
 from model_training.data.bank import ViewBank, label_views
 from model_training.data.faces import AlignedFaces
@@ -30,10 +33,13 @@ from model_training.shipping.quantisation import describe_quantised, quantise
 from model_training.shipping.scores import measure_scores
 from model_training.teachers.layer_list import load_layer_list
 from model_training.teachers.networks import OnnxTeacher, Teacher, TorchTeacher, raw_pixels
+from model_training.training.exported import load_exported
+from model_training.training.lessons import FreshLessons, Lessons, StoredLessons
+from model_training.training.narrowing import narrow
 from model_training.training.processes import Peers, best_device, joined
 from model_training.training.shrinking import drop_blocks
 from model_training.training.trainer import Trainer, trained_weights
-from service.contract import ImpostorScores, MateScores, read_manifest
+from service.contract import ImpostorScores, MateScores, Preprocessing, read_manifest, to_network_input
 from service.vision.detection import YuNetDetector
 
 app = typer.Typer(help="Make the models that the service runs.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -107,23 +113,25 @@ def _teacher(onnx: Path | None, weights: Path | None, layers: Path | None) -> Te
     raise typer.BadParameter("give --teacher-onnx, or --teacher-weights with --teacher-layers")
 
 
-def _student(
-    recipe: DistillationRecipe, teacher: MobileFaceNet | None, run: Path | None, dimension: int
-) -> MobileBackbone:
-    """A student that starts from an earlier run's end, from its teacher's blocks, or from nothing."""
-    if run is not None:
-        return _trained_student(recipe, trained_weights(run / "checkpoint.pt")[0])
-    if teacher is not None:
-        if recipe.backbone is not None:
-            raise typer.BadParameter(f"a {recipe.backbone} cannot start from a teacher's blocks")
-        return fold_batch_norms(drop_blocks(teacher, recipe.blocks))
-    torch.manual_seed(recipe.seed)
-    return _fresh_student(recipe, dimension)
+def _shrunk(network: MobileFaceNet, recipe: DistillationRecipe, faces: list[AlignedFaces]) -> MobileFaceNet:
+    """A trained network without the blocks and channels that the recipe's student does not have."""
+    shape = recipe.mobilefacenet(network.dimension)
+    if recipe.backbone is not None:
+        raise typer.BadParameter(f"a {recipe.backbone} cannot start from a MobileFaceNet's blocks")
+    student = fold_batch_norms(drop_blocks(network, recipe.blocks))
+    if student.shape == shape:
+        return student
+    if not faces:
+        raise typer.BadParameter("choosing channels needs --faces")
+    rows = np.random.default_rng(recipe.seed).permutation(len(faces[0].crops))[:256]
+    pixels = torch.from_numpy(to_network_input(np.asarray(faces[0].crops[np.sort(rows)]), Preprocessing()))
+    set_slope_factor(student, 0.0 if recipe.anneal_until == 0 else 1.0)
+    return narrow(student, shape, pixels)
 
 
 def _fresh_student(recipe: DistillationRecipe, dimension: int) -> MobileBackbone:
     if recipe.backbone is None:
-        return MobileFaceNet(MobileFaceNetShape(blocks=recipe.blocks, dimension=dimension))
+        return MobileFaceNet(recipe.mobilefacenet(dimension))
     try:
         network = make_backbone(recipe.backbone, dimension)
     except ValueError as error:
@@ -145,14 +153,21 @@ def _trained_student(recipe: DistillationRecipe, state: dict[str, torch.Tensor])
 @app.command()
 def distil(
     recipe: _ExistingFile,
-    bank: Annotated[Path, typer.Option(exists=True, help="Folder made by `label`.")],
     run: Annotated[Path, typer.Option(help="Folder of checkpoint and log; an interrupted run goes on.")],
-    init_from_teacher: Annotated[Path | None, typer.Option(help=".npz whose blocks the student starts from.")] = None,
+    bank: Annotated[Path | None, typer.Option(help="Folder made by `label`: stored views.")] = None,
+    faces: Annotated[
+        list[Path] | None, typer.Option(help="Folders made by `prepare`: fresh views, which the teacher labels.")
+    ] = None,
+    identities: Annotated[
+        list[Path] | None, typer.Option(help="Those of `faces` whose pictures lie in a sub-folder for each person.")
+    ] = None,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help=".npz of the teacher, where only its stages are wanted.")
+        Path | None, typer.Option(help=".npz of the teacher, for fresh views and for its stages.")
     ] = None,
     teacher_layers: Annotated[Path | None, typer.Option(help="Layer list of the teacher.")] = None,
+    init_from_teacher: Annotated[Path | None, typer.Option(help=".npz whose blocks the student starts from.")] = None,
     init_from_run: Annotated[Path | None, typer.Option(help="Finished run whose student is trained on.")] = None,
+    init_from_export: Annotated[Path | None, typer.Option(help="Exported student that is trained on.")] = None,
 ) -> None:
     """Distil a student, on a GPU where there is one; `torchrun` shares the work among several."""
     settings = DistillationRecipe.from_toml(recipe)
@@ -160,18 +175,60 @@ def distil(
     if weights is not None and teacher_layers is None:
         raise typer.BadParameter("a teacher's .npz needs --teacher-layers")
     teacher = load_layer_list(weights, teacher_layers) if weights is not None and teacher_layers is not None else None
-    views = ViewBank(bank)
-    student = _student(
-        settings, teacher if init_from_teacher is not None else None, init_from_run, views.labels.shape[1]
-    )
+    aligned = [AlignedFaces.load(folder) for folder in faces or []]
     device = best_device()
     with joined(device):
-        trainer = Trainer(student, views, settings, run, teacher, device)
+        lessons: Lessons
+        if bank is not None:
+            views = ViewBank(bank)
+            lessons, dimension = StoredLessons(views, settings, device, teacher), views.labels.shape[1]
+        elif aligned and teacher is not None:
+            named = [folder in (identities or []) for folder in faces or []]
+            lessons = FreshLessons(aligned, copy.deepcopy(teacher), settings, device, named)
+            dimension = teacher.dimension
+        else:
+            raise typer.BadParameter("give --bank, or --faces with --teacher-weights and --teacher-layers")
+        if init_from_run is not None:
+            student: MobileBackbone = _trained_student(settings, trained_weights(init_from_run / "checkpoint.pt")[0])
+        elif init_from_export is not None:
+            student = _shrunk(load_exported(init_from_export), settings, aligned)
+        elif init_from_teacher is not None and teacher is not None:
+            student = _shrunk(teacher, settings, aligned)
+        else:
+            torch.manual_seed(settings.seed)
+            student = _fresh_student(settings, dimension)
+        trainer = Trainer(student, lessons, settings, run, device)
         if trainer.resume() and Peers.here().leads:
             _console.print(f"resuming at step {trainer.step} of {trainer.total_steps}")
         trainer.train()
         if Peers.here().leads:
             _console.print(f"cosine to the teacher on held-out views: {trainer.held_out_cosine():.4f}")
+
+
+@app.command()
+def compare(
+    comparison: _ExistingFile,
+    out: _Folder,
+    faces: Annotated[list[Path], typer.Option(help="Folders made by `prepare`.")],
+    teacher_weights: _ExistingFile,
+    teacher_layers: _ExistingFile,
+    identities: Annotated[
+        list[Path] | None, typer.Option(help="Those of `faces` whose pictures lie in a sub-folder for each person.")
+    ] = None,
+    variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these; all by default.")] = None,
+) -> None:
+    """Train the same student under several recipes; runs that have ended are not repeated."""
+    settings = Comparison.from_toml(comparison)
+    strangers = set(variants or []) - set(settings.variants)
+    if strangers:
+        raise typer.BadParameter(f"{comparison} has no variant {strangers.pop()}")
+    teacher = load_layer_list(teacher_weights, teacher_layers)
+    aligned = {folder.name: AlignedFaces.load(folder) for folder in faces}
+    names = variants or list(settings.variants)
+    start = _shrunk(copy.deepcopy(teacher), settings.recipe_of(names[0], 0), list(aligned.values()))
+    named = {folder.name for folder in identities or []}
+    for variant, seed, cosine in run_comparison(settings, names, aligned, named, teacher, start, out, best_device()):
+        _console.print(f"{variant} {seed}: cosine to the teacher on held-out faces {cosine:.4f}")
 
 
 @app.command()

@@ -8,20 +8,25 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model_training.backbones.mobilefacenet import MobileFaceNetShape
+
 
 class DistillationRecipe(BaseModel):
     """How one student is distilled.
 
     Attributes:
         backbone: of the catalogue, for a student that starts from nothing; by default a MobileFaceNet of `blocks`.
-        blocks: residual blocks that the student keeps in each stage of the teacher.
+        blocks: residual blocks of the student in each stage; one that starts from its teacher keeps as many of them.
+        stem_channels, channels, expansions, transition_expansions: widths of a MobileFaceNet, see `MobileFaceNetShape`;
+            None is as published. One that starts from a wider network keeps its most telling channels.
         objective: how its embedding is held against the teacher's. `logits` compares the distributions over the
             persons that the bank knows, `adadistill` learns persons by adaptive centres, `none` compares nothing.
         stage_weights: of the angular loss at each stage that student and teacher share.
         identity: margin softmax over the bank's persons beside the objective.
         identity_weight: of that.
         hyperplanes: `inherited`: the teacher's mean direction of each person, frozen; `learned`: the student's own.
-        anneal_until: fraction of the run by which the PReLU slopes have gone linearly to zero; None keeps PReLU.
+        anneal_until: fraction of the run by which the PReLU slopes have gone linearly to zero; 0 where a student starts
+            without them; None keeps PReLU.
         batch: views a step, over all processes.
         accumulate: parts that a process takes its share of a batch in, for less memory.
         averaging: decay of a running mean of the weights, which then is what is exported; None for the weights.
@@ -34,19 +39,23 @@ class DistillationRecipe(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9-]{1,60}$")
     backbone: str | None = None
     blocks: tuple[int, int, int] = (2, 3, 1)
+    stem_channels: int | None = Field(default=None, ge=1)
+    channels: tuple[int, int, int] | None = None
+    expansions: tuple[int, int, int] | None = None
+    transition_expansions: tuple[int, int, int] | None = None
     objective: Literal["angular", "l2", "logits", "adadistill", "none"] = "angular"
     stage_weights: tuple[float, ...] = ()
     identity: Literal["none", "arcface", "cosface"] = "none"
     identity_weight: float = Field(default=0.1, gt=0)
     hyperplanes: Literal["inherited", "learned"] = "inherited"
-    epochs: int = Field(default=3, ge=1, le=1000)
+    epochs: int = Field(default=3, ge=1, le=100_000)
     batch: int = Field(default=64, ge=2, le=4096)
     accumulate: int = Field(default=1, ge=1)
     averaging: float | None = Field(default=None, gt=0, lt=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     warmup_steps: int = Field(default=100, ge=0)
-    anneal_until: float | None = Field(default=0.25, gt=0, le=1)
+    anneal_until: float | None = Field(default=None, ge=0, le=1)
     held_out: float = Field(default=0.02, gt=0, lt=0.5)
     checkpoint_every: int = Field(default=200, ge=1)
     bf16: bool = True
@@ -58,6 +67,15 @@ class DistillationRecipe(BaseModel):
         if self.objective == "none" and self.identity == "none" and not self.stage_weights:
             raise ValueError("neither an objective nor an identity loss nor a stage: there is nothing to learn")
         return self
+
+    def mobilefacenet(self, dimension: int) -> MobileFaceNetShape:
+        """The shape of a student that is a MobileFaceNet with embeddings of so many values."""
+        widths = {
+            name: getattr(self, name)
+            for name in ("stem_channels", "channels", "expansions", "transition_expansions")
+            if getattr(self, name) is not None
+        }
+        return MobileFaceNetShape(blocks=self.blocks, dimension=dimension, **widths)
 
     @property
     def needs_people(self) -> bool:

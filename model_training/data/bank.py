@@ -12,16 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model_training.data.faces import AlignedFaces, DataError
+from model_training.data.faces import NOBODY, AlignedFaces, DataError, person_numbers
 from model_training.data.views import augmented_view, clean_view, mixed_view
 from model_training.teachers.networks import Teacher
 from service.contract import CROP_SIDE_PX
 
-# Class of a view whose person is not known, or that shows two.
-NOBODY = -1
 
-
-class Batch(NamedTuple):
+class StoredViews(NamedTuple):
     """Rows of a bank: `views` (n, 112, 112, 3) uint8, `labels` (n, d) float32, `classes` (n,) int64 or `NOBODY`."""
 
     views: NDArray[np.uint8]
@@ -67,19 +64,11 @@ class ViewBank:
         Raises:
             DataError: a person has no view, or no person is known.
         """
-        known = np.flatnonzero(self.classes != NOBODY)
-        directions = np.asarray(self.labels[known])
-        directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-        sums = np.zeros((self.people, self.labels.shape[1]), dtype=np.float32)
-        np.add.at(sums, self.classes[known], directions)
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        if not self.people or not lengths.all():
-            raise DataError("the bank does not say whom its views show")
-        return np.asarray(sums / lengths, dtype=np.float32)
+        return class_means(np.asarray(self.labels), np.asarray(self.classes), self.people)
 
     def batches(
         self, size: int, epoch: int, seed: int, rows: int, skip: int = 0, *, rank: int = 0, peers: int = 1
-    ) -> Iterator[Batch]:
+    ) -> Iterator[StoredViews]:
         """Shuffled batches of one epoch; the order depends on `seed` and `epoch` alone, so a resumed run repeats it.
 
         Args:
@@ -94,9 +83,34 @@ class ViewBank:
             chosen = np.sort(order[start : start + size])
             yield self.at(chosen[rank::peers])
 
-    def at(self, rows: NDArray[np.int64] | slice) -> Batch:
+    def at(self, rows: NDArray[np.int64] | slice) -> StoredViews:
         """Some rows, read from disk."""
-        return Batch(np.array(self.views[rows]), np.array(self.labels[rows]), np.array(self.classes[rows]))
+        return StoredViews(np.array(self.views[rows]), np.array(self.labels[rows]), np.array(self.classes[rows]))
+
+
+def class_means(labels: NDArray[np.float32], classes: NDArray[np.int64], people: int) -> NDArray[np.float32]:
+    """Each person's mean direction.
+
+    Args:
+        labels: (n, d) float32, raw embeddings.
+        classes: (n,) int64, numbers of persons or `NOBODY`.
+        people: persons in all.
+
+    Returns:
+        (people, d) float32 of unit length.
+
+    Raises:
+        DataError: a person has no view, or no person is known.
+    """
+    known = np.flatnonzero(classes != NOBODY)
+    directions = labels[known]
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    sums = np.zeros((people, labels.shape[1]), dtype=np.float32)
+    np.add.at(sums, classes[known], directions)
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    if not people or not lengths.all():
+        raise DataError("the views do not say whom they show, or not all persons have one")
+    return np.asarray(sums / lengths, dtype=np.float32)
 
 
 def label_views(
@@ -117,7 +131,7 @@ def label_views(
         identities: for each of `faces`, whether its pictures lie in a sub-folder for each person.
     """
     out.mkdir(parents=True, exist_ok=True)
-    people = _people(faces, identities or [False] * len(faces))
+    people = person_numbers(faces, identities or [False] * len(faces))
     crops = np.concatenate([np.asarray(part.crops) for part in faces])
     total = len(crops) * views_per_face
     state_path = out / "bank.json"
@@ -163,16 +177,6 @@ def label_views(
                 labels.flush()
                 classes.flush()
                 state_path.write_text(json.dumps({**recipe, "labelled": rows.stop}))
-
-
-def _people(faces: list[AlignedFaces], identities: Sequence[bool]) -> NDArray[np.int64]:
-    """Number of the person on each crop of all folders; the same name in two folders is two people."""
-    numbers: dict[tuple[int, str], int] = {}
-    found: list[int] = []
-    for place, (part, named) in enumerate(zip(faces, identities, strict=True)):
-        for name in part.people():
-            found.append(numbers.setdefault((place, name), len(numbers)) if named else NOBODY)
-    return np.array(found, dtype=np.int64)
 
 
 def _draw_view(crops: NDArray[np.uint8], row: int, views_per_face: int, seed: int) -> tuple[NDArray[np.uint8], bool]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 CROPS, SOURCES = "crops.npy", "sources.json"
 
+# Class of a face whose person is not known, or of a view that shows two.
+NOBODY = -1
+
 
 class DataError(ValueError):
     """A data folder is not what it should be."""
@@ -71,3 +74,21 @@ class AlignedFaces:
             kept[place] = self.crops[row]
         kept.flush()
         (folder / SOURCES).write_text(json.dumps([self.sources[row] for row in rows]))
+
+
+def person_numbers(faces: Sequence[AlignedFaces], identities: Sequence[bool]) -> NDArray[np.int64]:
+    """Number of the person on each crop of all folders; the same name in two folders is two people.
+
+    Args:
+        faces: the folders.
+        identities: for each, whether its pictures lie in a sub-folder for each person.
+
+    Returns:
+        (crops,) int64, `NOBODY` where a folder names nobody.
+    """
+    numbers: dict[tuple[int, str], int] = {}
+    found: list[int] = []
+    for place, (part, named) in enumerate(zip(faces, identities, strict=True)):
+        for name in part.people():
+            found.append(numbers.setdefault((place, name), len(numbers)) if named else NOBODY)
+    return np.array(found, dtype=np.int64)

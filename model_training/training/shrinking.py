@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from model_training.backbones.mobilefacenet import MobileFaceNet, MobileFaceNetShape
-from model_training.backbones.units import Bottleneck
+from model_training.backbones.units import Bottleneck, fold_batch_norms
 
 
 def kept_blocks(available: int, wanted: int) -> list[int]:
@@ -30,6 +30,8 @@ def drop_blocks(network: MobileFaceNet, blocks: tuple[int, int, int]) -> MobileF
     """
     values = {**network.shape.__dict__, "blocks": blocks}
     small = MobileFaceNet(MobileFaceNetShape(**values))
+    if isinstance(network.fc_bn, nn.Identity):
+        small = fold_batch_norms(small)
     kept: list[nn.Sequential] = []
     for stage, wanted in zip(network.stages, blocks, strict=True):
         assert isinstance(stage, nn.Sequential)

@@ -16,16 +16,16 @@ from tqdm import tqdm
 from model_training.backbones.stages import Backbone
 from model_training.backbones.units import set_slope_factor
 from model_training.config import DistillationRecipe
-from model_training.data.bank import Batch, ViewBank
 from model_training.objectives.distillation import Distillation, Lesson
 from model_training.objectives.margins import AdaptiveCentres, MarginSoftmax
 from model_training.objectives.stage_matching import StageMatching
-from model_training.training.prefetch import ahead
+from model_training.training.lessons import Batch, Lessons
 from model_training.training.processes import Peers
 from model_training.training.run_log import RunLog
-from service.contract import Preprocessing, to_network_input
 
 _STUDENT = "student."
+# Steps between looks at the loss: each look waits for the device.
+_LOOK_EVERY = 20
 
 
 class CheckpointError(ValueError):
@@ -44,42 +44,42 @@ def slope_factor_at(step: int, total: int, recipe: DistillationRecipe) -> float:
     """What is left of the PReLU slopes at a step: 1 at the start, 0 from `anneal_until` on."""
     if recipe.anneal_until is None:
         return 1.0
+    if not recipe.anneal_until:
+        return 0.0
     return max(0.0, 1.0 - step / max(1.0, recipe.anneal_until * total))
 
 
 class Trainer:
-    """Distils a student from a bank of labelled views, alone or with the processes that `torchrun` started.
+    """Distils a student, alone or with the processes that `torchrun` started.
 
     Args:
         student: the network, already initialised; trained in place.
-        bank: views with labels.
+        lessons: what it is shown, on `device`.
         recipe: how.
         folder: where checkpoints and logs go; a checkpoint found there is resumed.
-        teacher: the network that labelled the views, where its stages are to be compared too.
         device: where to train.
 
     Raises:
-        ValueError: the bank is too small for one batch beside the views held out, a batch cannot be shared evenly, the
-            recipe asks for stages without a teacher, or for AdaDistill in several processes.
-        DataError: the recipe asks for persons and the bank knows none.
+        ValueError: a batch cannot be shared evenly, the recipe asks for stages that the lessons do not have, or for
+            AdaDistill in several processes.
+        DataError: the recipe asks for persons and the lessons know none.
     """
 
     def __init__(
         self,
         student: Backbone,
-        bank: ViewBank,
+        lessons: Lessons,
         recipe: DistillationRecipe,
         folder: Path,
-        teacher: Backbone | None = None,
         device: torch.device | None = None,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self._recipe = recipe
-        self._bank = bank
+        self._lessons = lessons
         self._folder = folder
         self._device = device or torch.device("cpu")
         self._peers = Peers.here()
-        if recipe.stage_weights and teacher is None:
+        if recipe.stage_weights and not lessons.stages:
             raise ValueError("comparing stages needs the teacher's network")
         if recipe.objective == "adadistill" and self._peers.count > 1:
             raise ValueError("AdaDistill's centres follow the faces of one process; it cannot be shared among several")
@@ -89,13 +89,10 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         self._log = RunLog(folder)
         self.student = student.to(self._device, memory_format=torch.channels_last).train()
-        self._teacher = None
-        if recipe.stage_weights and teacher is not None:
-            self._teacher = teacher.to(self._device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self._averaged = None
         if recipe.averaging is not None:
             self._averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging))
-        self._module = _objective(student, bank, recipe, self._teacher).to(self._device)
+        self._module = _objective(student, lessons, recipe).to(self._device)
         self._run: nn.Module = self._module
         if self._peers.count > 1:
             # A batch without a known person gives learned hyperplanes no gradient.
@@ -106,13 +103,9 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=recipe.learning_rate,
+            fused=self._device.type == "cuda",
         )
-        self._held_out = max(recipe.batch, int(len(bank) * recipe.held_out) // recipe.batch * recipe.batch)
-        self._train_rows = len(bank) - self._held_out
-        self._steps_per_epoch = self._train_rows // recipe.batch
-        if self._steps_per_epoch < 1:
-            raise ValueError(f"{len(bank)} views do not make a batch of {recipe.batch} beside those held out")
-        self.total_steps = self._steps_per_epoch * recipe.epochs
+        self.total_steps = lessons.steps_per_epoch * recipe.epochs
         self.step = 0
 
     @property
@@ -145,27 +138,38 @@ class Trainer:
     def train(self, until: int | None = None) -> None:
         """Run to the end of the recipe, or to step `until`."""
         end = min(self.total_steps, until if until is not None else self.total_steps)
-        running_loss, running_cosine = 0.0, 0.0
+        seen: list[Tensor] = []
         with tqdm(
             total=self.total_steps,
             initial=self.step,
             unit="step",
             desc=self._recipe.name,
             disable=not self._peers.leads,
+            mininterval=1.0,
         ) as bar:
-            for batch in ahead(self._batches()):
+            for batch in self._batches():
                 if self.step >= end:
                     break
-                loss, cosine = self._train_step(batch)
+                seen.append(self._train_step(batch))
                 self.step += 1
-                running_loss += (loss - running_loss) / min(self.step, 50)
-                running_cosine += (cosine - running_cosine) / min(self.step, 50)
                 bar.update()
-                bar.set_postfix(loss=f"{running_loss:.4f}", cosine=f"{running_cosine:.4f}", refresh=False)
-                if self._peers.leads and (self.step % self._recipe.checkpoint_every == 0 or self.step == end):
-                    self._report(running_loss, running_cosine)
+                due = self.step % self._recipe.checkpoint_every == 0 or self.step == end
+                if len(seen) < _LOOK_EVERY and not due:
+                    continue
+                loss, cosine = self._mean(seen)
+                seen.clear()
+                bar.set_postfix(loss=f"{loss:.4f}", cosine=f"{cosine:.4f}", refresh=False)
+                if self._peers.leads and due:
+                    self._report(loss, cosine)
                     self._save()
         self._log.close()
+
+    def _mean(self, seen: list[Tensor]) -> tuple[float, float]:
+        """Loss and cosine over the last steps of all processes; the one place that waits for the device."""
+        loss, cosine = self._peers.mean(torch.stack(seen).mean(dim=0)).tolist()
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"loss is not finite in the {len(seen)} steps before {self.step}")
+        return loss, cosine
 
     def held_out_cosine(self) -> float:
         """Mean cosine between the student, averaged if its weights are, and the teacher on views that never train."""
@@ -176,17 +180,15 @@ class Trainer:
         cosines = []
         network.eval()
         with torch.no_grad():
-            for start in range(self._train_rows, len(self._bank), self._recipe.batch):
-                batch = self._bank.at(slice(start, start + self._recipe.batch))
-                labels = torch.from_numpy(batch.labels).to(self._device)
+            for batch in self._lessons.held_out():
                 with self._autocast():
-                    embedding = network(self._pixels(batch)).float()
-                cosines.append(torch.nn.functional.cosine_similarity(embedding, labels, dim=1))
+                    embedding = network(batch.pixels).float()
+                cosines.append(torch.nn.functional.cosine_similarity(embedding, batch.labels, dim=1))
         network.train()
         return float(torch.cat(cosines).mean())
 
-    def _train_step(self, batch: Batch) -> tuple[float, float]:
-        """Mean loss and cosine of all processes."""
+    def _train_step(self, batch: Batch) -> Tensor:
+        """Mean loss and cosine of this process, as (2,) on the device."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.total_steps, self._recipe)
         set_slope_factor(self.student, slope_factor_at(self.step, self.total_steps, self._recipe))
@@ -194,50 +196,25 @@ class Trainer:
         parts = self._recipe.accumulate
         told = torch.zeros(2, device=self._device)
         for number in range(parts):
-            part = Batch(*(values[number::parts] for values in batch))
-            pixels = self._pixels(part)
+            part = batch.part(number, parts) if parts > 1 else batch
             # Gradients are exchanged once a step, with the last part.
             waits = isinstance(self._run, DistributedDataParallel) and number < parts - 1
             with self._run.no_sync() if waits else nullcontext():
                 with self._autocast():
-                    loss, cosine = self._run(pixels, self._lesson(part, pixels))
+                    loss, cosine = self._run(part.pixels, Lesson(part.labels, part.classes, part.maps))
                 (loss / parts).backward()
             told += torch.stack([loss.detach().float(), cosine.float()]) / parts
         torch.nn.utils.clip_grad_norm_(self._module.parameters(), 5.0)
         self._optimizer.step()
         if self._averaged is not None:
             self._averaged.update_parameters(self.student)
-        mean_loss, mean_cosine = self._peers.mean(told).tolist()
-        if not math.isfinite(mean_loss):
-            raise FloatingPointError(f"loss is not finite at step {self.step}")
-        return mean_loss, mean_cosine
+        return told
 
     def _batches(self) -> Iterator[Batch]:
-        epoch, skip = divmod(self.step, self._steps_per_epoch)
+        epoch, skip = divmod(self.step, self._lessons.steps_per_epoch)
         while epoch < self._recipe.epochs:
-            yield from self._bank.batches(
-                self._recipe.batch,
-                epoch,
-                self._recipe.seed,
-                self._train_rows,
-                skip,
-                rank=self._peers.rank,
-                peers=self._peers.count,
-            )
+            yield from self._lessons.batches(epoch, skip)
             epoch, skip = epoch + 1, 0
-
-    def _pixels(self, batch: Batch) -> Tensor:
-        """(n, 3, 112, 112) float32 as the networks read them."""
-        pixels = torch.from_numpy(to_network_input(batch.views, Preprocessing())).to(self._device)
-        return pixels.contiguous(memory_format=torch.channels_last)
-
-    def _lesson(self, batch: Batch, pixels: Tensor) -> Lesson:
-        maps: list[Tensor] = []
-        if self._teacher is not None:
-            with torch.no_grad():
-                _, maps = self._teacher.forward_features(pixels)
-        labels, classes = torch.from_numpy(batch.labels), torch.from_numpy(batch.classes)
-        return Lesson(labels.to(self._device), classes.to(self._device), maps)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.bf16)
@@ -275,21 +252,21 @@ def trained_weights(checkpoint: Path) -> tuple[dict[str, Tensor], int]:
     return state["averaged"] or state["student"], int(state["step"])
 
 
-def _objective(student: Backbone, bank: ViewBank, recipe: DistillationRecipe, teacher: Backbone | None) -> Distillation:
-    """The recipe's objective, with what it draws from the bank and the teacher."""
-    means = torch.from_numpy(bank.class_means()) if recipe.needs_people else None
+def _objective(student: Backbone, lessons: Lessons, recipe: DistillationRecipe) -> Distillation:
+    """The recipe's objective, with what it draws from the lessons and the teacher."""
+    means = torch.from_numpy(lessons.class_means()) if recipe.needs_people else None
     identity = None
     if recipe.identity != "none":
         inherited = means if recipe.hyperplanes == "inherited" else None
-        identity = MarginSoftmax(bank.people, student.dimension, recipe.identity, inherited=inherited)
+        identity = MarginSoftmax(lessons.people, student.dimension, recipe.identity, inherited=inherited)
     stages = None
-    if teacher is not None:
-        stages = StageMatching(student.feature_stages(), teacher.feature_stages(), recipe.stage_weights)
+    if recipe.stage_weights:
+        stages = StageMatching(student.feature_stages(), lessons.stages, recipe.stage_weights)
     return Distillation(
         student,
         recipe.objective,
         hyperplanes=means if recipe.objective == "logits" else None,
-        centres=AdaptiveCentres(bank.people, student.dimension) if recipe.objective == "adadistill" else None,
+        centres=AdaptiveCentres(lessons.people, student.dimension) if recipe.objective == "adadistill" else None,
         stages=stages,
         identity=identity,
         identity_weight=recipe.identity_weight,

@@ -140,7 +140,7 @@ class TestIdentities:
     def test_a_folder_that_names_nobody_has_no_means(self, bank):
         assert bank.people == 0
         assert (bank.classes == NOBODY).all()
-        with pytest.raises(DataError, match="whom its views show"):
+        with pytest.raises(DataError, match="do not say whom they show"):
             bank.class_means()
 
     def test_the_same_name_in_two_folders_is_two_people(self, tmp_path):

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 import model_training
+from model_training.comparison import Comparison
 from model_training.config import DistillationRecipe, TeacherRecipe
 from model_training.detector.recipe import DetectorRecipe
 from model_training.mask.recipe import MaskRecipe
 
-KINDS = {"detector": DetectorRecipe, "mask": MaskRecipe, "teacher": TeacherRecipe}
+KINDS = {"compare": Comparison, "detector": DetectorRecipe, "mask": MaskRecipe, "teacher": TeacherRecipe}
 RECIPES = sorted((Path(model_training.__file__).parent / "recipes").glob("*.toml"))
 
 

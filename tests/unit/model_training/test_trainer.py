@@ -15,6 +15,7 @@ from model_training.backbones.units import fold_batch_norms
 from model_training.config import DistillationRecipe
 from model_training.data.bank import NOBODY, ViewBank
 from model_training.data.faces import DataError
+from model_training.training.lessons import StoredLessons
 from model_training.training.processes import Peers
 from model_training.training.trainer import CheckpointError, Trainer, learning_rate_at, slope_factor_at, trained_weights
 from service.contract import Preprocessing, to_network_input
@@ -36,8 +37,12 @@ def bank(tmp_path_factory):
     return ViewBank(folder)
 
 
+def stored(bank, recipe, teacher=None):
+    return StoredLessons(bank, recipe, torch.device("cpu"), teacher)
+
+
 def new_trainer(bank, folder, recipe=RECIPE):
-    return Trainer(random_network(TINY), bank, recipe, folder)
+    return Trainer(random_network(TINY), stored(bank, recipe), recipe, folder)
 
 
 def weights(trainer):
@@ -149,7 +154,7 @@ class TestObjectives:
             student = fold_batch_norms(random_network(TINY))
             torch.nn.init.normal_(student.fc.weight, std=0.1, generator=torch.Generator().manual_seed(3))
             recipe = RECIPE.model_copy(update={"epochs": 6, **changes})
-            return Trainer(student, named_lesson, recipe, folder, random_network(TINY))
+            return Trainer(student, stored(named_lesson, recipe, random_network(TINY)), recipe, folder)
 
         whole = trainer(tmp_path / "whole")
         whole.train()
@@ -167,14 +172,14 @@ class TestObjectives:
 
     @pytest.mark.parametrize("changes", [{"objective": "logits"}, {"identity": "arcface"}])
     def test_persons_are_needed_where_they_are_learnt(self, lesson, tmp_path, changes):
-        with pytest.raises(DataError, match="whom its views show"):
+        with pytest.raises(DataError, match="do not say whom they show"):
             learner(lesson, tmp_path, **changes)
 
     def test_the_teacher_stays_what_it_was(self, lesson, tmp_path):
         teacher = random_network(TINY)
         before = {name: value.clone() for name, value in teacher.state_dict().items()}
         recipe = RECIPE.model_copy(update={"stage_weights": (1.0, 1.0, 1.0)})
-        Trainer(random_network(TINY), lesson, recipe, tmp_path, teacher).train(until=3)
+        Trainer(random_network(TINY), stored(lesson, recipe, teacher), recipe, tmp_path).train(until=3)
         assert_same_weights(teacher.state_dict(), before)
 
     def test_a_recipe_that_teaches_nothing_is_refused(self):

@@ -13,6 +13,7 @@ import torch
 from model_training.backbones.units import fold_batch_norms
 from model_training.config import DistillationRecipe
 from model_training.data.bank import ViewBank
+from model_training.training.lessons import StoredLessons
 from model_training.training.processes import joined
 from model_training.training.trainer import Trainer
 from tests.unit.model_training.common import TINY, random_network
@@ -36,7 +37,8 @@ def learner(lesson, folder, **changes):
     student = fold_batch_norms(random_network(TINY))
     torch.nn.init.normal_(student.fc.weight, std=0.1)
     torch.nn.init.zeros_(student.fc.bias)
-    return Trainer(student, lesson, RECIPE.model_copy(update={"epochs": 12, **changes}), folder)
+    recipe = RECIPE.model_copy(update={"epochs": 12, **changes})
+    return Trainer(student, StoredLessons(lesson, recipe, torch.device("cpu")), recipe, folder)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,18 @@ LFW_DIR ?=
 PAIRS ?=
 NETWORKS ?=
 BENCH_ARGS ?=
+LOAD_ARGS ?= closed rate-50 rate-100 repeated mix
 IMAGE_ARGS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-identification bench-open-set bench-tradeoff bench-gallery bench-gallery-variants bench-folder fuzz fuzz-smoke audit sbom image compose-test k8s-validate clean
+.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-identification bench-open-set bench-tradeoff bench-gallery bench-gallery-variants bench-folder load load-soak load-smoke fuzz fuzz-smoke audit sbom image compose-test k8s-validate clean
 
 help:
 	@echo "make demo | run | test | test-slow | test-milvus | torture | lint | type | arch"
 	@echo "make test-schema | fuzz | fuzz-smoke | audit | sbom"
 	@echo "make bench[-identification|-open-set|-tradeoff] LFW_DIR=... PAIRS=... [NETWORKS=...] | bench-gallery[-variants] | bench-folder"
+	@echo "make load | load-soak [LFW_DIR=...] | load-smoke"
 	@echo "make image | compose-test | k8s-validate"
 
 $(VENV)/.base: pyproject.toml $(CONSTRAINTS)
@@ -129,6 +131,19 @@ bench-tradeoff: $(VENV)/.base
 # What a data folder of a million faces costs: import, starts, memory, searches under change. Four minutes, 4 GB of disk.
 bench-folder: $(VENV)/.dev
 	$(BIN)/python -m tests.load.folder $(BENCH_ARGS)
+
+# The service under load at a million faces, imported on the first run (two minutes, 2 GB in runs/load): LFW_DIR=... takes
+# pictures of LFW instead of versions of two portraits. LOAD_ARGS are scenarios, or options such as --faces and --seconds.
+load: $(VENV)/.dev
+	$(BIN)/python -m tests.load.service run $(LOAD_ARGS) $(if $(LFW_DIR),--lfw-dir $(LFW_DIR)) --out runs/load/load.json
+
+# Ten minutes of the mix: no error, no growth.
+load-soak: $(VENV)/.dev
+	$(BIN)/python -m tests.load.service soak $(if $(LFW_DIR),--lfw-dir $(LFW_DIR)) --out runs/load/soak.json
+
+# A minute on a small gallery: whether all of it works.
+load-smoke: $(VENV)/.dev
+	$(BIN)/python -m tests.load.service smoke --out runs/load/smoke.json
 
 # What hnswlib needs to be built may be missing; its rows then say `not installed`.
 $(VENV)/.bench: $(VENV)/.base

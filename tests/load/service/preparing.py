@@ -1,0 +1,64 @@
+"""A data folder for load tests: drawn faces, and real people from pictures, through the import command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from service.contract import read_manifest
+from service.settings import Settings
+from tests.load.drawing import Modelled, Rows, source
+from tests.load.service.pictures import PictureSet
+
+_DONE = "prepared.json"
+
+
+def prepared_folder(parent: Path, faces: int, pictures: PictureSet) -> Path:
+    """A data folder with this many drawn faces and the people of `pictures.enrolled`; an earlier one is reused.
+
+    Raises:
+        subprocess.CalledProcessError: an import failed.
+    """
+    manifest = read_manifest(Settings().embedder_path)
+    folder = parent / f"data-{faces}-{pictures.root.name}-{manifest.space_id}"
+    if (folder / _DONE).exists():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if faces:
+        _import_drawn(folder, faces, manifest.dimension)
+    # Some pictures may be refused, which the command reports by its status and the outcome file.
+    _import(folder, pictures.enrolled, "people", allowed=(0, 1))
+    about = {"faces_drawn": faces, "space_id": str(manifest.space_id), "people": len(list(pictures.enrolled.iterdir()))}
+    (folder / _DONE).write_text(json.dumps(about))
+    return folder
+
+
+def _import_drawn(folder: Path, faces: int, dimension: int) -> None:
+    """Faces of the model fitted to the student's own, as .npy and ids, which are gone again afterwards."""
+    rows = Rows(source("modelled", dimension), faces)
+    array, ids = folder / "drawn.npy", folder / "drawn.txt"
+    stored = np.lib.format.open_memmap(array, "w+", np.float32, (faces, dimension))
+    for start, chunk in rows.chunks():
+        stored[start : start + len(chunk)] = chunk
+    stored.flush()
+    del stored
+    ids.write_text("".join(f"drawn-{row // Modelled.faces_a_person:07d}\n" for row in range(faces)))
+    _import(folder, array, "drawn", "--ids", str(ids))
+    array.unlink()
+    ids.unlink()
+
+
+def _import(folder: Path, what: Path, name: str, *more: str, allowed: tuple[int, ...] = (0,)) -> None:
+    outcomes = folder / f"{name}.outcomes.ndjson"
+    command = [sys.executable, "-m", "service.cli", "import", str(what), "--data-dir", str(folder)]
+    ended = subprocess.run([*command, "--outcomes", str(outcomes), *more], check=False)
+    if ended.returncode not in allowed:
+        raise subprocess.CalledProcessError(ended.returncode, command)
+    # A line for each of a million faces.
+    outcomes.unlink(missing_ok=True)

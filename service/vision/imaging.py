@@ -109,7 +109,7 @@ def decode(data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
 
     Raises:
         EmptyImage, ImageTooManyBytes, ImageFormatUnsupported, ImageAnimated, ImageTooManyPixels, ImageTooSmall,
-        ImageDamaged.
+        ImageDamaged; ImageError itself where reading it would take more work than its pixels, see `structure`.
     """
     return decode_reduced(data, limits, least_side_px=None).pixels
 

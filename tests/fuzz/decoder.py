@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from service.domain import ImageError
-from service.vision.imaging import ImageLimits, decode, sniff_format
+from service.vision.imaging import ImageLimits, decode, decode_reduced, sniff_format
 from tests.fuzz import mutations, pictures
 
 NAME = "decoder"
@@ -15,6 +15,7 @@ LIMITS = ImageLimits(max_bytes=4_000_000, max_pixels=4_000_000)
 MAX_BYTES = 64_000
 # Four bytes a pixel, some of them several times while colours are converted.
 MAX_GROWTH_MB = 160
+_LEAST_SIDES_PX = (1, 8, 20, 640)
 
 
 def check(data: bytes) -> None:
@@ -30,6 +31,12 @@ def check(data: bytes) -> None:
     assert image.flags.c_contiguous
     assert LIMITS.min_side_px <= min(height, width)
     assert height * width <= LIMITS.max_pixels
+    # Whatever can be decoded can be decoded smaller.
+    least_side_px = _LEAST_SIDES_PX[len(data) % len(_LEAST_SIDES_PX)]
+    reduced = decode_reduced(data, LIMITS, least_side_px=least_side_px)
+    assert (reduced.height, reduced.width) == (height, width)
+    assert max(reduced.pixels.shape[:2]) >= min(least_side_px, max(height, width))
+    assert min(reduced.pixels.shape) >= 1
 
 
 def seeds() -> dict[str, bytes]:

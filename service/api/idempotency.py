@@ -143,7 +143,10 @@ async def _replayed(
 
 
 def _fingerprint(submission: Submission) -> str:
-    parts = [orjson.dumps(dict(submission.fields), option=orjson.OPT_SORT_KEYS)]
+    try:
+        parts = [orjson.dumps(dict(submission.fields), option=orjson.OPT_SORT_KEYS)]
+    except orjson.JSONEncodeError:
+        raise InvalidRequest("the fields are nested too deeply") from None
     for field in sorted(submission.pictures):
         parts.append(field.encode())
         parts += [hashlib.sha256(picture).digest() for picture in submission.pictures[field]]

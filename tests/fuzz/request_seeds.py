@@ -1,7 +1,7 @@
 """Requests to begin fuzzing with: every call that takes a body, in each of the ways that it may come.
 
-An input is three bytes that choose the call, the media type and the number of pieces that the body arrives in, and
-then the body.
+An input is three bytes that choose the call, the media type (and whether there is an Idempotency-Key) and the number of
+pieces that the body arrives in, and then the body.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ MEDIA_TYPES = (
     # The first line of the body is the header's value.
     None,
 )
+# Of the second byte: the request comes with an Idempotency-Key.
+REPEATABLE = 0x80
 # The most pieces that a body arrives in.
 PIECES = 5
 
@@ -121,6 +123,8 @@ def _json_seeds() -> dict[str, bytes]:
     return {
         **seeds,
         "json-deep": request("/enroll", 0, deep),
+        "json-deep-repeatable": request("/enroll", REPEATABLE, deep),
+        "json-repeatable": request("/enroll", REPEATABLE, json.dumps({"image": person, "name": "Bob"}).encode()),
         "json-deeper": request("/enroll", 0, b"[" * 5_000),
         "json-cut": request("/identify", 0, json.dumps({"image": person}).encode()[:-40], pieces=3),
     }

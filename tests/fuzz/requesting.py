@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import hashlib
 import json
 import logging
 import shutil
@@ -25,7 +26,7 @@ from service.bootstrap import Container
 from service.settings import Settings
 from tests.api.conftest import build_fake, photo
 from tests.fuzz import mutations
-from tests.fuzz.request_seeds import CALLS, MEDIA_TYPES, PIECES, seeds, tokens
+from tests.fuzz.request_seeds import CALLS, MEDIA_TYPES, PIECES, REPEATABLE, seeds, tokens
 
 __all__ = ["MAX_BYTES", "MAX_GROWTH_MB", "NAME", "check", "mutated", "seeds", "tokens"]
 
@@ -80,13 +81,15 @@ class _Application:
         self._container = await build_fake(settings, stack)
         return self._container
 
-    def answer(self, method: str, target: str, media_type: bytes, pieces: list[bytes]) -> tuple[int, bytes, bytes]:
+    def answer(
+        self, method: str, target: str, headers: list[tuple[bytes, bytes]], pieces: list[bytes]
+    ) -> tuple[int, bytes, bytes]:
         """Status, media type and body of the answer to a request."""
         self.failures.last = None
-        return self._loop.run_until_complete(self._answer(method, target, media_type, pieces))
+        return self._loop.run_until_complete(self._answer(method, target, headers, pieces))
 
     async def _answer(
-        self, method: str, target: str, media_type: bytes, pieces: list[bytes]
+        self, method: str, target: str, headers: list[tuple[bytes, bytes]], pieces: list[bytes]
     ) -> tuple[int, bytes, bytes]:
         path, _, query = target.partition("?")
         arriving = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
@@ -110,16 +113,16 @@ class _Application:
             "raw_path": path.encode("latin-1", "replace"),
             "query_string": query.encode("latin-1", "replace"),
             "root_path": "",
-            "headers": [(b"host", b"fuzz"), (b"content-type", media_type)],
+            "headers": [(b"host", b"fuzz"), *headers],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
             "state": dict(self._state),
         }
         await self._app(scope, receive, send)
         await self._restore()
-        headers = dict(sent[0]["headers"])
+        told = dict(sent[0]["headers"])
         body = b"".join(message.get("body", b"") for message in sent[1:])
-        return sent[0]["status"], headers.get(b"content-type", b""), body
+        return sent[0]["status"], told.get(b"content-type", b""), body
 
     async def _restore(self) -> None:
         """Have one gallery with one person, so that an input does the same whatever came before it."""
@@ -154,7 +157,10 @@ def check(data: bytes) -> None:
     count = data[2] % PIECES + 1
     size = max(1, -(-len(body) // count))
     pieces = [body[place : place + size] for place in range(0, len(body), size)]
-    status, answered, content = _application.answer(method, target, media_type, pieces)
+    headers = [(b"content-type", media_type)]
+    if data[1] & REPEATABLE:
+        headers.append((b"idempotency-key", hashlib.sha256(data).hexdigest().encode()))
+    status, answered, content = _application.answer(method, target, headers, pieces)
     if status >= 500:
         raise AssertionError(
             f"{method} {target} was answered {status}: {content[:300]!r}"

@@ -10,14 +10,15 @@ RECOGNITION ?=
 NETWORKS ?=
 BENCH_ARGS ?=
 LOAD_ARGS ?= closed rate-50 rate-100 repeated mix
+CHAOS_ARGS ?=
 IMAGE_ARGS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-slow test-milvus torture lint type arch format bench bench-identification bench-open-set bench-tradeoff bench-gallery bench-gallery-variants bench-folder load load-soak load-smoke bench-peers fuzz fuzz-smoke audit sbom image compose-test k8s-validate clean
+.PHONY: help demo run test test-slow test-milvus torture chaos lint type arch format bench bench-identification bench-open-set bench-tradeoff bench-gallery bench-gallery-variants bench-folder load load-soak load-smoke bench-peers fuzz fuzz-smoke audit sbom image compose-test k8s-validate clean
 
 help:
-	@echo "make demo | run | test | test-slow | test-milvus | torture | lint | type | arch"
+	@echo "make demo | run | test | test-slow | test-milvus | torture | chaos | lint | type | arch"
 	@echo "make test-schema | fuzz | fuzz-smoke | audit | sbom"
 	@echo "make bench[-identification|-open-set|-tradeoff] LFW_DIR=... PAIRS=... [NETWORKS=...] | bench-gallery[-variants] | bench-folder"
 	@echo "make load | load-soak [LFW_DIR=...] | load-smoke | bench-peers LFW_DIR=... PAIRS=... DETECTOR=... RECOGNITION=..."
@@ -88,6 +89,11 @@ sbom: $(VENV)/.supply
 	$(BIN)/python -m pip --python $(VENV)-sbom/bin/python install --quiet --disable-pip-version-check -c $(CONSTRAINTS) .
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json \
 		$(VENV)-sbom/bin/python
+
+# Faults under a service at work, and a table of what came of them: ten minutes. CHAOS_ARGS="--fault disk-full" runs one,
+# CHAOS_ARGS="--people FOLDER" shows it other people than two portraits. Disk and clock need root and Debian's faketime.
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos run --out runs/chaos.json $(CHAOS_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,40 @@
+"""The clock of the machine, set forward and back under the service. Its monotonic clock goes on, as a real one does."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.chaos.fault import Fault, NotRunnableError, Scene
+
+_LIBRARIES = ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
+_DAYS = 3
+
+
+class ClockJumps(Fault):
+    name = "clock-jumps"
+    what = f"the clock jumps {_DAYS} days forward, then {_DAYS} days behind the truth, then back to it (libfaketime)"
+
+    def prepare(self, scene: Scene) -> None:
+        library = next((path for path in _LIBRARIES if Path(path).exists()), None)
+        if library is None:
+            raise NotRunnableError("libfaketime is not installed (Debian's package faketime)")
+        self.offset = scene.folder / "offset"
+        self.offset.write_text("+0d")
+        scene.service.environment |= {
+            "LD_PRELOAD": library,
+            "FAKETIME_TIMESTAMP_FILE": str(self.offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def begin(self, scene: Scene) -> None:
+        self.offset.write_text(f"+{_DAYS}d")
+        time.sleep(self.during_s / 2)
+        self.offset.write_text(f"-{_DAYS}d")
+
+    def end(self, scene: Scene) -> None:
+        self.offset.write_text("+0d")
+
+
+FAULTS: tuple[type[Fault], ...] = (ClockJumps,)

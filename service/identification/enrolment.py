@@ -19,6 +19,7 @@ from service.domain import (
     NewFace,
     Person,
     PersonExists,
+    PersonNotFound,
     QualityLevel,
     check_gallery_name,
     check_person_id,
@@ -159,20 +160,27 @@ class EnrolmentService:
                 conflicts=[{"person_id": each.person_id, "similarity": each.similarity} for each in conflicts],
             )
         searched = time.perf_counter()
+        crops = [await self._reader.png_of(face) if settings.keep_crops else None for face in faces]
+
+        def to_store(ids: Sequence[tuple[str, bool]]) -> list[NewFace]:
+            return [
+                NewFace(face_id, vector, face.quality, digest, expires_at, crop)
+                for (face_id, already), face, digest, vector, crop in zip(
+                    ids, faces, digests, vectors, crops, strict=True
+                )
+                if not already
+            ]
+
         ids = _face_ids(digests, [owner[1] if owner and owner[0] == person_id else None for owner in owners], make_id)
-        new = [
-            NewFace(
-                face_id,
-                vector,
-                face.quality,
-                digest,
-                expires_at,
-                await self._reader.png_of(face) if settings.keep_crops else None,
-            )
-            for (face_id, already), face, digest, vector in zip(ids, faces, digests, vectors, strict=True)
-            if not already
-        ]
-        person = await self._stored(gallery, person_id, name, metadata or {}, new, extend=extend, repeatable=new_id)
+        new = to_store(ids)
+        try:
+            person = await self._stored(gallery, person_id, name, metadata or {}, new, extend=extend, repeatable=new_id)
+        except PersonNotFound:
+            # Who had all of these pictures has been erased since they were found: they are nobody's now.
+            person_id = person_id if known else make_id("p", 0)
+            ids = _face_ids(digests, [None] * len(digests), make_id)
+            new = to_store(ids)
+            person = await self._stored(gallery, person_id, name, metadata or {}, new, extend=extend, repeatable=new_id)
         if new:
             entry = JournalEntry(datetime.now(UTC), actor, "person.enrol", gallery, person_id, {"faces": len(new)})
             await self._journal.note(entry)
@@ -203,7 +211,11 @@ class EnrolmentService:
         """Person and face id of the very crop of this digest, if it is enrolled."""
         for match in result.matches:
             if match.similarity >= _SAME_PICTURE:
-                stored = await self._gallery.faces(gallery, match.person_id)
+                try:
+                    stored = await self._gallery.faces(gallery, match.person_id)
+                except PersonNotFound:
+                    # Erased since the search.
+                    continue
                 if any(each.face_id == match.face_id and each.crop_digest == digest for each in stored):
                     return match.person_id, match.face_id
         return None

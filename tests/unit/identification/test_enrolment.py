@@ -42,6 +42,31 @@ class TestEnrol:
         assert [match.person_id for match in enrolment.conflicts] == ["ada"]
         assert enrolment.conflicts[0].similarity == pytest.approx(0.9)
 
+    @pytest.mark.parametrize("lost_after", ["search", "faces"])
+    @pytest.mark.parametrize("person_id", ["ada", "other", None])
+    async def test_whose_picture_it_was_may_be_erased_meanwhile(
+        self, world, service, monkeypatch, lost_after, person_id
+    ):
+        await service.enrolment.enrol([b"1"], gallery=GALLERY, person_id="ada")
+        called = getattr(world.gallery, lost_after)
+
+        async def called_and_erased(*args, **kwargs):
+            answer = await called(*args, **kwargs)
+            monkeypatch.undo()
+            await world.gallery.forget_person(GALLERY, "ada")
+            return answer
+
+        monkeypatch.setattr(world.gallery, lost_after, called_and_erased)
+        enrolment = await service.enrolment.enrol([b"1"], gallery=GALLERY, person_id=person_id, extend=True)
+        assert enrolment.stored
+        assert not enrolment.faces[0].already
+        if person_id is None:
+            assert enrolment.person.person_id != "ada"
+        else:
+            assert enrolment.person.person_id == person_id
+        (stored,) = await world.gallery.persons(GALLERY, after=None, limit=10)
+        assert stored == enrolment.person
+
     async def test_a_conflict_is_named_once_by_its_best_face(self, service):
         await service.enrolment.enrol([b"1"], gallery=GALLERY, person_id="ada")
         enrolment = await service.enrolment.enrol([b"3", b"1", b"3"], gallery=GALLERY, person_id="twin")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from typing import Any
 
 import structlog
 
@@ -13,6 +14,18 @@ _REPLAYED_FOR_S = 24 * 3_600.0
 _MOST_REPLAYS = 10_000
 
 _log = structlog.get_logger("journal")
+
+
+def log_fields(entry: JournalEntry) -> dict[str, Any]:
+    """An entry as members of a log line."""
+    return {
+        "at": entry.at.isoformat(),
+        "actor": entry.actor,
+        "action": entry.action,
+        "gallery": entry.gallery,
+        "person_id": entry.person_id,
+        **entry.counts,
+    }
 
 
 class LogJournal(Journal):
@@ -27,15 +40,7 @@ class LogJournal(Journal):
 
     async def note(self, entry: JournalEntry) -> None:
         """Write a log line."""
-        _log.info(
-            "journal",
-            at=entry.at.isoformat(),
-            actor=entry.actor,
-            action=entry.action,
-            gallery=entry.gallery,
-            person_id=entry.person_id,
-            **entry.counts,
-        )
+        _log.info("journal", **log_fields(entry))
 
     async def entries(
         self, *, gallery: str | None, person_id: str | None, before: int | None, limit: int

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
+from service.domain import DomainError
+from service.journal import log_fields
 from service.migration.guard import Gate
 from service.ports import EmbeddingCache, Journal, JournalEntry, KnownPicture, Replay
+
+_log = structlog.get_logger("journal")
 
 
 class ServedJournal(Journal):
@@ -25,9 +30,15 @@ class ServedJournal(Journal):
         self._gate = gate
 
     async def note(self, entry: JournalEntry) -> None:
-        """See `Journal.note`."""
+        """See `Journal.note`; an entry that finds no room goes to the log.
+
+        What it tells of is on disk by now, and an error would say that it is not.
+        """
         async with self._gate.passing():
-            await self.current.note(entry)
+            try:
+                await self.current.note(entry)
+            except DomainError as error:
+                _log.error("an entry of the journal could not be kept", problem=error.code, **log_fields(entry))
 
     async def entries(
         self, *, gallery: str | None, person_id: str | None, before: int | None, limit: int

@@ -109,6 +109,8 @@ def _experience(fault: Fault, scene: Scene, outcome: Outcome) -> None:
     finally:
         load.stop()
     judge(fault, load.records, began, ended, outcome)
+    if not fault.felt(scene):
+        outcome.not_allowed.append("the fault did not reach the service")
     outcome.acknowledged = len(load.ledger.enrolled) + len(load.ledger.erased)
     outcome.differences += _compared(service.url, load.ledger, "while serving")
     service.kill()
@@ -144,6 +146,8 @@ def judge(fault: Fault, records: list[Record], began: float, ended: float, outco
     outcome.not_allowed = outcome.not_allowed[:_SHOWN]
     outcome.recovery_s = round(max((record.ended - ended for record in failed), default=0.0), 2)
     outcome.recovery_s = max(0.0, outcome.recovery_s)
+    if fault.shows and not any(record.outcome in fault.shows for record in records):
+        outcome.not_allowed.append("the fault did not show in any answer")
     if not any(record.outcome == OK and record.ended > ended for record in records):
         outcome.not_allowed.append("no request was answered after the fault")
         outcome.recovery_s = float("inf")

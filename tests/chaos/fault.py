@@ -37,6 +37,7 @@ class Fault(ABC):
         name: on the command line and in the report.
         what: happens, in words.
         allowed: kinds of answers that requests may get beside the right one, while it lasts and until it is overcome.
+        shows: at least one request must get one of these, or the harm was none.
         during_s: from `begin` to `end`.
         verified: the data folder is one that `gallery verify` checks in the end.
     """
@@ -44,6 +45,7 @@ class Fault(ABC):
     name: ClassVar[str]
     what: ClassVar[str]
     allowed: ClassVar[frozenset[str]] = frozenset()
+    shows: ClassVar[frozenset[str]] = frozenset()
     during_s: ClassVar[float] = 6.0
     verified: ClassVar[bool] = True
 
@@ -57,6 +59,10 @@ class Fault(ABC):
     @abstractmethod
     def end(self, scene: Scene) -> None:
         """Mend it; how long the service then needs is measured from when this returns."""
+
+    def felt(self, scene: Scene) -> bool:
+        """Whether the harm reached the service, where answers do not show it; asked when the load has ended."""
+        return True
 
     def clean(self, scene: Scene) -> None:  # noqa: B027 - most faults leave nothing
         """Leave nothing behind, also after a failure."""

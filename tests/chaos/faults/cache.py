@@ -10,6 +10,8 @@ import threading
 import time
 from contextlib import suppress
 
+import httpx
+
 from tests.chaos.fault import Fault, NotRunnableError, Scene
 from tests.redis_fixture import free_port
 
@@ -49,6 +51,14 @@ class _WithRedis(Fault):
             self.server.kill()
             self.server.wait()
             self.server = None
+
+    def felt(self, scene: Scene) -> bool:
+        samples = httpx.get(f"{scene.service.url}/metrics", timeout=10).text.splitlines()
+        given_up, hits = (
+            next(float(line.split()[1]) for line in samples if line.startswith(name))
+            for name in ("shrinkface_cache_trouble_total", 'shrinkface_cache_lookups_total{outcome="hit"}')
+        )
+        return given_up > 0 and hits > 0
 
     def clean(self, scene: Scene) -> None:
         self.kill()

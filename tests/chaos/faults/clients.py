@@ -42,6 +42,9 @@ class _Holders(Fault):
     def end(self, scene: Scene) -> None:
         self.clean(scene)
 
+    def felt(self, scene: Scene) -> bool:
+        return self.opened >= self.count
+
     def clean(self, scene: Scene) -> None:
         self.ended.set()
         if self.thread is not None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+
+import httpx
 
 from tests.chaos.fault import Fault, NotRunnableError, Scene
 
@@ -15,6 +19,9 @@ class ClockJumps(Fault):
     name = "clock-jumps"
     what = f"the clock jumps {_DAYS} days forward, then {_DAYS} days behind the truth, then back to it (libfaketime)"
 
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
     def prepare(self, scene: Scene) -> None:
         library = next((path for path in _LIBRARIES if Path(path).exists()), None)
         if library is None:
@@ -24,17 +31,30 @@ class ClockJumps(Fault):
         scene.service.environment |= {
             "LD_PRELOAD": library,
             "FAKETIME_TIMESTAMP_FILE": str(self.offset),
-            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
     def begin(self, scene: Scene) -> None:
         self.offset.write_text(f"+{_DAYS}d")
         time.sleep(self.during_s / 2)
+        self.seen.append(_days_off(scene))
         self.offset.write_text(f"-{_DAYS}d")
 
     def end(self, scene: Scene) -> None:
+        self.seen.append(_days_off(scene))
         self.offset.write_text("+0d")
+        # The library looks into the file once a second.
+        time.sleep(1.5)
+
+    def felt(self, scene: Scene) -> bool:
+        return self.seen == [_DAYS, -_DAYS] and _days_off(scene) == 0
+
+
+def _days_off(scene: Scene) -> int:
+    """By how many days the service's clock is ahead of the truth."""
+    told = parsedate_to_datetime(httpx.get(f"{scene.service.url}/health/live", timeout=10).headers["date"])
+    return round((told - datetime.now(UTC)).total_seconds() / 86_400)
 
 
 FAULTS: tuple[type[Fault], ...] = (ClockJumps,)

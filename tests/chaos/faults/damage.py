@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from tests.chaos.fault import GONE, Fault, Scene
+from tests.chaos.load import REFUSED
 
 _PAGE = 4096
 _RUNS, _RUN_BYTES = 40, 64
@@ -16,6 +17,7 @@ class SnapshotFlipped(Fault):
     name = "snapshot-flipped"
     what = f"the service ends; {_RUNS} runs of {_RUN_BYTES} bytes of its snapshot's files are inverted; it is started"
     allowed = GONE
+    shows = frozenset((REFUSED,))
     during_s = 0.0
 
     def begin(self, scene: Scene) -> None:
@@ -33,6 +35,9 @@ class SnapshotFlipped(Fault):
     def end(self, scene: Scene) -> None:
         scene.service.start(wait=False)
 
+    def felt(self, scene: Scene) -> bool:
+        return "snapshot of a gallery is not used" in scene.service.log.read_text()
+
 
 class DatabaseFlipped(Fault):
     name = "sqlite-flipped"
@@ -41,6 +46,7 @@ class DatabaseFlipped(Fault):
         "was acknowledged, is put back and served"
     )
     allowed = GONE | {"storage-unusable"}
+    shows = allowed
     during_s = 6.0
 
     def begin(self, scene: Scene) -> None:

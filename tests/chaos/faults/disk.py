@@ -16,7 +16,7 @@ _SIZE_MB = 96
 class DiskFull(Fault):
     name = "disk-full"
     what = "the data folder's file system (a small tmpfs) is filled up to the last byte; later room is made"
-    allowed = frozenset(("storage-full",))
+    allowed = shows = frozenset(("storage-full",))
 
     def prepare(self, scene: Scene) -> None:
         folder = scene.service.data_dir
@@ -43,11 +43,12 @@ class DiskFull(Fault):
 class FileLimit(Fault):
     name = "file-limit"
     what = "files may not grow any more (RLIMIT_FSIZE), which writes see as a quota; later they may"
-    allowed = frozenset(("storage-full",))
+    allowed = shows = frozenset(("storage-full",))
 
     def begin(self, scene: Scene) -> None:
         self.limits = resource.prlimit(scene.service.pid, resource.RLIMIT_FSIZE)
-        size = max(path.stat().st_size for path in scene.service.data_dir.rglob("*") if path.is_file())
+        # Of the log that every change is appended to.
+        size = (scene.service.data_dir / "gallery.sqlite-wal").stat().st_size
         resource.prlimit(scene.service.pid, resource.RLIMIT_FSIZE, (size, self.limits[1]))
 
     def end(self, scene: Scene) -> None:

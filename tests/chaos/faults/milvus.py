@@ -13,6 +13,7 @@ class MilvusRemoved(Fault):
     name = "milvus-removed"
     what = "the files of Milvus Lite are moved away under the service; later they are put back and it is started again"
     allowed = GONE | {"gallery-unavailable", "overloaded"}
+    shows = allowed
     # Longer than a call to Milvus may take, so that its failure is answered.
     during_s = 14.0
     verified = False

@@ -10,6 +10,7 @@ class ServiceKilled(Fault):
     name = "service-killed"
     what = "the service gets SIGKILL under load; later it is started again"
     allowed = GONE
+    shows = frozenset((REFUSED,))
     during_s = 2.0
 
     def begin(self, scene: Scene) -> None:
@@ -23,7 +24,7 @@ class ServiceTerminated(Fault):
     name = "service-terminated"
     what = "the service gets SIGTERM under load and ends; later it is started again. No request may be dropped"
     # Nobody listens; whoever was connected has been answered.
-    allowed = frozenset((REFUSED,))
+    allowed = shows = frozenset((REFUSED,))
     during_s = 1.0
 
     def begin(self, scene: Scene) -> None:

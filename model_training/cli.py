@@ -17,34 +17,35 @@ from model_training.backbones.catalogue import BACKBONES, make_backbone, multipl
 from model_training.backbones.mobilefacenet import MobileFaceNet
 from model_training.backbones.units import MobileBackbone, fold_batch_norms, set_slope_factor
 from model_training.commands.data import app as data_commands
+from model_training.commands.shipping import app as shipping_commands
+from model_training.commands.shipping import scores_of
 from model_training.commands.teacher import app as teacher_commands
 from model_training.comparison import Comparison, run_comparison
 from model_training.config import DistillationRecipe
 from model_training.data.bank import ViewBank, label_views
 from model_training.data.faces import AlignedFaces
 from model_training.data.heads import HeadError, main_landmarks, measure_head
-from model_training.data.lfw_errata import ALSO_KNOWN_AS
 from model_training.data.pictures import people_in_pairs, pictures_in, without_people
 from model_training.detector.cli import app as detector_app
 from model_training.mask.cli import app as mask_app
 from model_training.shipping.card import write_card
-from model_training.shipping.export import embed_faces, export_onnx, record_metrics, record_scores, write_manifest
-from model_training.shipping.quantisation import describe_quantised, quantise
-from model_training.shipping.scores import measure_scores
+from model_training.shipping.export import export_onnx, write_manifest
+from model_training.teachers.description import DescriptionError, TeacherDescription
 from model_training.teachers.layer_list import load_layer_list
-from model_training.teachers.networks import OnnxTeacher, Teacher, TorchTeacher, raw_pixels
+from model_training.teachers.networks import RAW_PIXELS, OnnxTeacher, Teacher, TorchTeacher
 from model_training.training.exported import load_exported
 from model_training.training.lessons import FreshLessons, Lessons, StoredLessons
 from model_training.training.narrowing import narrow
 from model_training.training.processes import Peers, best_device, joined
 from model_training.training.shrinking import drop_blocks
 from model_training.training.trainer import Trainer, trained_weights
-from service.contract import ImpostorScores, MateScores, Preprocessing, read_manifest, to_network_input
+from service.contract import Preprocessing, to_network_input
 from service.vision.detection import YuNetDetector
 
 app = typer.Typer(help="Make the models that the service runs.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_commands)
 app.add_typer(teacher_commands)
+app.add_typer(shipping_commands)
 app.add_typer(detector_app, name="detector")
 app.add_typer(mask_app, name="mask")
 _console = Console()
@@ -80,6 +81,9 @@ def head(
 def label(
     faces: Annotated[list[Path], typer.Option(help="Folders made by `prepare`.")],
     out: _Folder,
+    teacher: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TOML that describes it: one network or several.")
+    ] = None,
     teacher_onnx: Annotated[Path | None, typer.Option(help="ONNX teacher that reads RGB in 0..255.")] = None,
     teacher_weights: Annotated[
         Path | None, typer.Option(help=".npz of a MobileFaceNet teacher: faster on CPUs.")
@@ -97,7 +101,7 @@ def label(
         raise typer.BadParameter(f"--identities names {strangers.pop()}, which is none of --faces")
     label_views(
         [AlignedFaces.load(folder) for folder in faces],
-        _teacher(teacher_onnx, teacher_weights, teacher_layers),
+        _teacher(teacher, teacher_onnx, teacher_weights, teacher_layers),
         out,
         views_per_face=views_per_face,
         seed=seed,
@@ -105,12 +109,21 @@ def label(
     )
 
 
-def _teacher(onnx: Path | None, weights: Path | None, layers: Path | None) -> Teacher:
+def _teacher(description: Path | None, onnx: Path | None, weights: Path | None, layers: Path | None) -> Teacher:
+    if description is not None:
+        return _described(description).teacher()
     if onnx is not None:
-        return OnnxTeacher(onnx, raw_pixels())
+        return OnnxTeacher(onnx, RAW_PIXELS)
     if weights is not None and layers is not None:
         return TorchTeacher(load_layer_list(weights, layers), weights.stem)
-    raise typer.BadParameter("give --teacher-onnx, or --teacher-weights with --teacher-layers")
+    raise typer.BadParameter("give --teacher, --teacher-onnx, or --teacher-weights with --teacher-layers")
+
+
+def _described(path: Path) -> TeacherDescription:
+    try:
+        return TeacherDescription.read(path)
+    except DescriptionError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _shrunk(network: MobileFaceNet, recipe: DistillationRecipe, faces: list[AlignedFaces]) -> MobileFaceNet:
@@ -165,6 +178,10 @@ def distil(
         Path | None, typer.Option(help=".npz of the teacher, for fresh views and for its stages.")
     ] = None,
     teacher_layers: Annotated[Path | None, typer.Option(help="Layer list of the teacher.")] = None,
+    described_teacher: Annotated[
+        Path | None,
+        typer.Option("--teacher", exists=True, dir_okay=False, help="TOML that describes the teacher, instead."),
+    ] = None,
     init_from_teacher: Annotated[Path | None, typer.Option(help=".npz whose blocks the student starts from.")] = None,
     init_from_run: Annotated[Path | None, typer.Option(help="Finished run whose student is trained on.")] = None,
     init_from_export: Annotated[Path | None, typer.Option(help="Exported student that is trained on.")] = None,
@@ -174,7 +191,8 @@ def distil(
     weights = init_from_teacher or teacher_weights
     if weights is not None and teacher_layers is None:
         raise typer.BadParameter("a teacher's .npz needs --teacher-layers")
-    teacher = load_layer_list(weights, teacher_layers) if weights is not None and teacher_layers is not None else None
+    network = load_layer_list(weights, teacher_layers) if weights is not None and teacher_layers is not None else None
+    teacher = network if described_teacher is None else _described(described_teacher).backbone()
     aligned = [AlignedFaces.load(folder) for folder in faces or []]
     device = best_device()
     with joined(device):
@@ -187,13 +205,13 @@ def distil(
             lessons = FreshLessons(aligned, copy.deepcopy(teacher), settings, device, named)
             dimension = teacher.dimension
         else:
-            raise typer.BadParameter("give --bank, or --faces with --teacher-weights and --teacher-layers")
+            raise typer.BadParameter("give --bank, or --faces with a teacher")
         if init_from_run is not None:
             student: MobileBackbone = _trained_student(settings, trained_weights(init_from_run / "checkpoint.pt")[0])
         elif init_from_export is not None:
             student = _shrunk(load_exported(init_from_export), settings, aligned)
-        elif init_from_teacher is not None and teacher is not None:
-            student = _shrunk(teacher, settings, aligned)
+        elif init_from_teacher is not None and network is not None:
+            student = _shrunk(network, settings, aligned)
         else:
             torch.manual_seed(settings.seed)
             student = _fresh_student(settings, dimension)
@@ -247,7 +265,7 @@ def export(
     student = _trained_student(settings, weights)
     set_slope_factor(student, 1.0 if settings.anneal_until is None else 0.0)
     parity = export_onnx(student, out)
-    impostors, mates = _scores(out, impostor_faces)
+    impostors, mates = scores_of(out, impostor_faces)
     about = json.loads(description.read_text())
     training = {
         **settings.model_dump(mode="json", exclude={"name"}),
@@ -269,50 +287,6 @@ def export(
     )
     write_card(out.parent)
     _console.print(f"{out}: {manifest.size_bytes / 1e6:.2f} MB, {manifest.space_id}, parity {parity:.7f}")
-
-
-def _scores(model: Path, folder: Path) -> tuple[ImpostorScores, MateScores | None]:
-    # One person under two names would be counted as two who look alike.
-    faces = AlignedFaces.load(folder).without(ALSO_KNOWN_AS)
-    source = f"{len(faces.crops)} pictures of {len(set(faces.people()))} people who are in no test set"
-    return measure_scores(embed_faces(model, faces), faces.people(), source)
-
-
-@app.command()
-def calibrate(
-    impostor_faces: Annotated[Path, typer.Option(help="Prepared faces in Name/ folders, of nobody in a test set.")],
-    model: Annotated[Path, typer.Option()] = _MODELS / "student.onnx",
-) -> None:
-    """Measure a shipped student's impostor and mate scores anew: the ground of the service's thresholds."""
-    manifest = record_scores(model, *_scores(model, impostor_faces))
-    write_card(model.parent)
-    _console.print(manifest.impostor_scores)
-
-
-@app.command(name="quantise")
-def quantise_model(
-    faces: Annotated[Path, typer.Option(help="Prepared training faces in Name/ folders, of nobody in a test set.")],
-    out: Annotated[Path, typer.Option(help="Where the 8-bit model goes; its manifest beside it.")],
-    model: Annotated[Path, typer.Option(help="The float32 one.")] = _MODELS / "student.onnx",
-) -> None:
-    """Write a student in 8-bit integers, with an embedding space and scores of its own."""
-    cosine = quantise(model, AlignedFaces.load(faces), out)
-    impostors, mates = _scores(out, faces)
-    training = {**read_manifest(model).training, "int8_mean_cosine_to_float32": round(cosine, 5)}
-    manifest = describe_quantised(model, out, impostor_scores=impostors, mate_scores=mates, training=training)
-    write_card(out.parent)
-    _console.print(f"{out}: {manifest.size_bytes / 1e6:.2f} MB, {manifest.space_id}, mean cosine {cosine:.4f}")
-
-
-@app.command()
-def card(
-    model: Annotated[Path | None, typer.Option(help="Add figures to this model's manifest first.")] = None,
-    metrics: Annotated[str, typer.Option(help="JSON object of measured figures.")] = "{}",
-) -> None:
-    """Record measured figures in a manifest and write the model card anew."""
-    if model is not None:
-        record_metrics(model, json.loads(metrics))
-    _console.print(str(write_card(model.parent if model is not None else _MODELS)))
 
 
 @app.command()

@@ -17,7 +17,7 @@ from model_training.data.overlap import HASH_BITS, Limits, find_overlaps
 from model_training.data.pictures import people_in_pairs, person_of
 from model_training.data.preparing import prepare_faces
 from model_training.data.sources import Format, open_source
-from model_training.teachers.networks import OnnxTeacher
+from model_training.teachers.networks import OnnxTeacher, PixelFormat
 from service.contract import ContractError, Preprocessing, read_manifest
 
 app = typer.Typer()
@@ -107,4 +107,5 @@ def check_overlap(
 def _network(model: Path) -> OnnxTeacher:
     """A shipped network as its manifest says, and one without as the service would read it."""
     preprocessing = read_manifest(model).preprocessing if model.with_suffix(".json").exists() else None
-    return OnnxTeacher(model, preprocessing or Preprocessing())
+    preprocessing = preprocessing or Preprocessing()
+    return OnnxTeacher(model, PixelFormat(preprocessing.mean, preprocessing.scale))

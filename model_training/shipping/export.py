@@ -19,6 +19,7 @@ from service.contract import (
     ModelManifest,
     Preprocessing,
     normalise_embeddings,
+    read_manifest,
     sha256_of_file,
     space_id,
     to_network_input,
@@ -119,6 +120,35 @@ def write_manifest(
     )
     path.with_suffix(".json").write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n")
     return manifest
+
+
+def describe_derived(model: Path, out: Path, kind: str, **changes: Any) -> ModelManifest:
+    """Write the manifest of a model that was made of another: that one's, with a space of its own and no figures.
+
+    Args:
+        model: ONNX with its manifest.
+        out: what was made of it.
+        kind: of numbers, added to its name.
+        changes: of further fields.
+    """
+    manifest = read_manifest(model)
+    digest = sha256_of_file(out)
+    assert manifest.preprocessing is not None and manifest.dimension is not None
+    described = manifest.model_copy(
+        update={
+            "name": f"{manifest.name}-{kind}",
+            "file": out.name,
+            "sha256": digest,
+            "size_bytes": out.stat().st_size,
+            "space_id": space_id(digest, manifest.preprocessing, manifest.dimension),
+            "metrics": {},
+            **changes,
+        }
+    )
+    # Checked as a reader would.
+    described = ModelManifest.model_validate(described.model_dump())
+    out.with_suffix(".json").write_text(described.model_dump_json(indent=2, exclude_none=True) + "\n")
+    return described
 
 
 def record_metrics(model_path: Path, metrics: dict[str, Any]) -> ModelManifest:

@@ -149,7 +149,7 @@ class FreshLessons:
 
     Args:
         faces: aligned crops.
-        teacher: labels the views; its BatchNorms are folded.
+        teacher: labels the views; a mobile one's BatchNorms are folded.
         recipe: batch size, share held out, seed, precision.
         device: where the student trains.
         identities: for each of `faces`, whether its pictures lie in a sub-folder for each person.
@@ -161,14 +161,17 @@ class FreshLessons:
     def __init__(
         self,
         faces: list[AlignedFaces],
-        teacher: MobileBackbone,
+        teacher: Backbone,
         recipe: DistillationRecipe,
         device: torch.device,
         identities: list[bool] | None = None,
     ) -> None:
         self._recipe, self._device = recipe, device
         self._peers = Peers.here()
-        self._teacher = fold_batch_norms(teacher.eval()).requires_grad_(False)
+        teacher = teacher.eval()
+        if isinstance(teacher, MobileBackbone):
+            teacher = fold_batch_norms(teacher)
+        self._teacher = teacher.requires_grad_(False)
         self._teacher.to(device, memory_format=torch.channels_last)
         self.stages = self._teacher.feature_stages() if recipe.stage_weights else ()
         run = self._teacher.forward_features if self.stages else self._teacher.forward

@@ -58,9 +58,10 @@ def test_from_pictures_to_a_model_with_card(pictures: Path, tmp_path: Path) -> N
     )
     model.parent.mkdir()
     assert "10 faces" in run("prepare", "--source", pictures, "--out", faces, "--detector", shipped.detector_path)
+    teacher = tmp_path / "teacher.toml"
+    teacher.write_text(f'[[member]]\nonnx = "{shipped.embedder_path}"\n')
     run(
-        "label", "--faces", faces, "--identities", faces, "--out", bank, "--teacher-onnx", shipped.embedder_path,
-        "--views-per-face", "2",
+        "label", "--faces", faces, "--identities", faces, "--out", bank, "--teacher", teacher, "--views-per-face", "2",
     )  # fmt: skip
     run("distil", "--recipe", recipe, "--bank", bank, "--run", runs)
     run(
@@ -92,6 +93,11 @@ def test_from_pictures_to_a_model_with_card(pictures: Path, tmp_path: Path) -> N
     assert quantised.size_bytes < 0.5 * manifest.size_bytes
     cosines = (OnnxNetwork(small).embed(crops) * OnnxNetwork(model).embed(crops)).sum(axis=1)
     assert cosines.mean() > 0.98
+
+    staged = tmp_path / "staged.toml"
+    staged.write_text(RECIPE.replace("epochs = 6", "epochs = 1\nstage_weights = [0.1, 0.1, 0.1]"))
+    run("distil", "--recipe", staged, "--bank", bank, "--run", tmp_path / "staged", "--teacher", teacher)
+    assert (tmp_path / "staged" / "checkpoint.pt").exists()
 
 
 def test_the_summary_lists_networks() -> None:

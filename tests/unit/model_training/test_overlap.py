@@ -11,8 +11,7 @@ from model_training.cli import app
 from model_training.data.alignment import Aligner, Alignment
 from model_training.data.faces import AlignedFaces
 from model_training.data.overlap import Limits, Reason, differing_bits, find_overlaps, perceptual_hashes
-from model_training.teachers.networks import OnnxTeacher
-from service.contract import Preprocessing
+from model_training.teachers.networks import OnnxTeacher, PixelFormat
 from service.demo import load_portraits
 from service.settings import Settings
 from tests.unit.model_training.common import MeanColours
@@ -98,7 +97,7 @@ class TestCommand:
 class TestReasons:
     @pytest.fixture
     def network(self):
-        return OnnxTeacher(Settings().embedder_path, Preprocessing(), threads=1)
+        return OnnxTeacher(Settings().embedder_path, PixelFormat(), threads=1)
 
     def faces(self, *crops):
         return AlignedFaces(

@@ -280,6 +280,7 @@ class TestResume:
         assert resumed.step == 4
         resumed.train()
         assert_same_weights(weights(resumed), weights(uninterrupted))
+        assert log_of(resumed) == log_of(uninterrupted)
 
     def test_without_a_checkpoint_there_is_nothing_to_resume(self, bank, tmp_path):
         trainer = new_trainer(bank, tmp_path)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.contract import CROP_SIDE_PX, ContractError, ModelManifest, Preprocessing, read_manifest
 from service.vision.batching import MicroBatcher
-from service.vision.runtime import onnxruntime
+from service.vision.runtime import onnxruntime, session_options
 
 INPUT_SIDE_PX = CROP_SIDE_PX // 2
 
@@ -55,11 +55,10 @@ class OnnxMaskNetwork:
         self.manifest: ModelManifest = read_manifest(model_path)
         if self.manifest.role != "mask-classifier":
             raise ContractError(f"{model_path} is not a mask classifier")
-        options = onnxruntime.SessionOptions()
         # The network is too small to be shared among threads.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            str(model_path), session_options(threads=1), providers=["CPUExecutionProvider"]
+        )
         self._input = self._session.get_inputs()[0].name
 
     def probabilities(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -32,6 +32,14 @@ def test_enrolled_people_are_identified_among_others(client: TestClient) -> None
     assert set(answer["timings_ms"]) == {"cache", "decode", "detect", "align", "embed", "search"}
 
 
+def test_the_time_of_every_stage_is_a_metric(client: TestClient) -> None:
+    enrol(client, 1)
+    client.post("/identify", files={"image": photo(1)}).raise_for_status()
+    text = client.get("/metrics").text
+    for stage in ("cache", "decode", "detect", "align", "embed", "search", "store", "serialise"):
+        assert f'shrinkface_stage_seconds_count{{stage="{stage}"}}' in text, stage
+
+
 def test_a_stranger_is_nobody_and_the_answer_says_at_which_threshold(client: TestClient) -> None:
     enrol(client, 1)
     answer = client.post("/identify", files={"image": photo(9)}).json()

@@ -70,15 +70,28 @@ def test_redis_is_used_and_its_death_changes_no_answer(
     def identify() -> dict:
         return httpx.post(f"{service.url}/identify", files={"image": picture}, timeout=30).json()["faces"][0]
 
-    def hits() -> float:
+    def counted(name: str) -> float:
         metrics = httpx.get(f"{service.url}/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in metrics if 'cache_lookups_total{outcome="hit"}' in line)
+        return sum(float(line.split()[-1]) for line in metrics if line.startswith(f'{name}{{outcome="hit"}}'))
+
+    def hits() -> float:
+        return counted("shrinkface_cache_lookups_total")
+
+    def picture_hits() -> float:
+        return counted("shrinkface_cache_picture_lookups_total")
 
     before = hits()
     with_cache = identify()
+    # The enrolment had embedded the crop.
     assert hits() == before + 1
+    assert picture_hits() == 0
+    assert identify() == with_cache
+    assert picture_hits() == 1
     erased = httpx.delete(f"{service.url}/v1/galleries/default/persons/{with_cache['decision']['person_id']}").json()
-    assert erased["cache_entries"] == 1
+    # The embedding, and the picture that was identified.
+    assert erased["cache_entries"] == 2
+    assert identify()["decision"]["identified"] is False
+    assert picture_hits() == 1
     enrol_again = httpx.post(
         f"{service.url}/enroll", files={"image": picture}, data={"person_id": "eileen-collins"}, timeout=30
     )

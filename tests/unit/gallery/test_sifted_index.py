@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import faiss
 import numpy as np
 import pytest
 
 from service.gallery.index import FaceIndex
 from service.gallery.search import Hit
-from service.gallery.sieve import FEWEST_ROWS
+from service.gallery.sieve import FEWEST_ROWS, Sieve
 from tests.unit.gallery.test_index import brute_force, unit_rows
 
 D = 32
@@ -67,6 +68,15 @@ def test_it_finds_whom_an_exact_search_finds_and_scores_exactly(dimension):
         best = {hit.person: hit.similarity for hit in expected}
         assert all(hit.similarity <= best.get(hit.person, 1.0) for hit in hits)
         assert len({hit.person for hit in hits} & best.keys()) >= 8
+
+
+def test_fitting_takes_one_thread_and_leaves_the_others_to_searches(monkeypatch):
+    seen = []
+    monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 3)
+    monkeypatch.setattr(faiss, "omp_set_num_threads", seen.append)
+    rng = np.random.default_rng(0)
+    Sieve.fitted(unit_rows(rng.normal(size=(FEWEST_ROWS, D))), gallery_rows=FEWEST_ROWS)
+    assert seen == [1, 3]
 
 
 def test_strangers_far_from_everybody_are_searched_for_more_deeply():

@@ -44,6 +44,7 @@ def between(earlier: str, later: str) -> dict[str, Any]:
     agreement = after.get(("shrinkface_gallery_recall_vs_exact", ()))
     return {
         "cache_lookups": _whole(_grown(before, after, "shrinkface_cache_lookups_total")),
+        "picture_lookups": _whole(_grown(before, after, "shrinkface_cache_picture_lookups_total")),
         "cache_trouble": int(_grown(before, after, "shrinkface_cache_trouble_total").get("", 0)),
         "batches": {"mean": round(faces / batches, 2) if batches else None, "shares": sizes},
         "stages_ms": {stage: round(1e3 * seconds[stage] / n, 2) for stage, n in sorted(counts.items()) if n},

@@ -11,7 +11,7 @@ Record = dict[str, Any]
 
 _HEAD = (
     "| load | requests/s | p50, p95, p99, p99.9, ms | errors | strangers identified, others' names "
-    "| service, cores | RSS, MiB | cache hits | faces a run | same as exact |\n"
+    "| service, cores | RSS, MiB | cache hits: pictures, faces | faces a run | same as exact |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
 )
 _ANSWERS = (
@@ -39,13 +39,13 @@ def _row(record: Record) -> str:
     return (
         f"| {record['scenario']['described']} | {record['requests_per_s']:,.1f} | {figures} | {errors} "
         f"| {wrong(record)} "
-        f"| {usage.get('cores', '-')} | {memory} | {_hits(service)} | {_batch(service)} "
+        f"| {usage.get('cores', '-')} | {memory} | {_hits(service, 'picture_lookups')}, {_hits(service, 'cache_lookups')} | {_batch(service)} "
         f"| {'-' if agreement is None else format(agreement, '.4f')} |"
     )
 
 
-def _hits(service: Record) -> str:
-    lookups = service.get("cache_lookups", {})
+def _hits(service: Record, of: str) -> str:
+    lookups = service.get(of, {})
     every = sum(lookups.values())
     hits = sum(count for outcome, count in lookups.items() if "hit" in outcome)
     return f"{100 * hits / every:.1f} %" if every else "-"

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from service.telemetry import BATCH_SIZE, CACHE_LOOKUPS, STAGE_SECONDS
+from service.telemetry import BATCH_SIZE, CACHE_LOOKUPS, PICTURE_LOOKUPS, STAGE_SECONDS
 from tests.load.service.exposition import between
 from tests.load.service.pictures import SIDE_PX, picture_set
 from tests.load.service.processes import Usage
@@ -83,10 +83,12 @@ def test_metrics_between_two_looks() -> None:
         BATCH_SIZE.observe(size)
     CACHE_LOOKUPS.labels("hit").inc(3)
     CACHE_LOOKUPS.labels("miss").inc()
+    PICTURE_LOOKUPS.labels("hit").inc(2)
     STAGE_SECONDS.labels("decode").observe(0.002)
     STAGE_SECONDS.labels("decode").observe(0.004)
     found = between(earlier, generate_latest().decode())
     assert found["cache_lookups"] == {"hit": 3, "miss": 1}
+    assert found["picture_lookups"] == {"hit": 2}
     assert found["batches"] == {"mean": 4.0, "shares": {"up to 1": 0.25, "up to 4": 0.5, "up to 8": 0.25}}
     assert found["stages_ms"] == {"decode": 3.0}
 

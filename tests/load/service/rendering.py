@@ -39,7 +39,8 @@ def _row(record: Record) -> str:
     return (
         f"| {record['scenario']['described']} | {record['requests_per_s']:,.1f} | {figures} | {errors} "
         f"| {wrong(record)} "
-        f"| {usage.get('cores', '-')} | {memory} | {_hits(service, 'picture_lookups')}, {_hits(service, 'cache_lookups')} | {_batch(service)} "
+        f"| {usage.get('cores', '-')} | {memory} "
+        f"| {_hits(service, 'picture_lookups')}, {_hits(service, 'cache_lookups')} | {_batch(service)} "
         f"| {'-' if agreement is None else format(agreement, '.4f')} |"
     )
 

@@ -12,7 +12,7 @@ import typer
 from tests.load.peers.accuracy import verified
 from tests.load.peers.services import SERVICES, Materials, NotRunnable
 from tests.load.service.pictures import PictureSet, picture_set
-from tests.load.service.preparing import prepared_folder
+from tests.load.service.preparing import people_in, prepared_folder
 from tests.load.service.running import circumstances, generated
 from tests.load.service.scenarios import Job, Scenario
 from tests.load.service.summary import summarised, wrong
@@ -51,9 +51,10 @@ def run(
     # Not resolved: it is the link that makes it the environment's.
     materials = Materials(python.absolute(), detector, recognition, raw, enrolled, data_dir, folder)
     scenario = Scenario("closed", f"{callers} callers, different pictures", seconds, callers=callers, warm_up_s=5)
-    known = {path.name for path in enrolled.iterdir()}
     # Who is enrolled with us alone would be a stranger to the others.
-    probes = [(path, shows) for path, shows in pictures.probes(0) if not shows or shows in known]
+    ours, theirs = people_in(data_dir), frozenset(path.name for path in enrolled.iterdir())
+    alone = {path for path, shows in pictures.probes(0, ours) if shows and shows not in theirs}
+    probes = [(path, shows) for path, shows in pictures.probes(0, ours & theirs) if path not in alone]
     records: list[Record] = []
     for name in services.split(","):
         compared = SERVICES[name]

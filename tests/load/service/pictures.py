@@ -50,9 +50,10 @@ class PictureSet:
         """Path and name of every picture of a group, sorted."""
         return [(str(path), path.parent.name) for path in sorted((self.root / group).glob("*/*.jpg"))]
 
-    def probes(self, seed: int) -> Listed:
-        """Mates, and strangers without their names, in an order that follows from the seed."""
-        everything = self.listed("mates") + [(path, "") for path, _ in self.listed("strangers")]
+    def probes(self, seed: int, people: frozenset[str]) -> Listed:
+        """Mates and strangers, named if they are among the people, in an order that follows from the seed."""
+        listed = self.listed("mates") + self.listed("strangers")
+        everything = [(path, name if name in people else "") for path, name in listed]
         return [everything[i] for i in np.random.default_rng(seed).permutation(len(everything)).tolist()]
 
     def newcomers(self, seed: int) -> Listed:

@@ -33,11 +33,17 @@ def prepared_folder(parent: Path, faces: int, pictures: PictureSet) -> Path:
     folder.mkdir(parents=True)
     if faces:
         _import_drawn(folder, faces, manifest.dimension)
-    # In some pictures no face may be found, which the command reports by its status and the outcome file.
-    _import(folder, pictures.enrolled, "people", allowed=(0, 1))
-    about = {"faces_drawn": faces, "space_id": str(manifest.space_id), "people": len(list(pictures.enrolled.iterdir()))}
+    # Where a picture has no face or several, its person is not enrolled; the command then ends with 1.
+    stored = _import(folder, pictures.enrolled, "people", allowed=(0, 1))
+    people = sorted(item.removeprefix("folder ") for item in stored)
+    about = {"faces_drawn": faces, "space_id": str(manifest.space_id), "people": people}
     (folder / _DONE).write_text(json.dumps(about))
     return folder
+
+
+def people_in(folder: Path) -> frozenset[str]:
+    """Who of the pictures is enrolled in a folder of `prepared_folder`."""
+    return frozenset(json.loads((folder / _DONE).read_text())["people"])
 
 
 def _import_drawn(folder: Path, faces: int, dimension: int) -> None:
@@ -55,7 +61,8 @@ def _import_drawn(folder: Path, faces: int, dimension: int) -> None:
     ids.unlink()
 
 
-def _import(folder: Path, what: Path, name: str, *more: str, allowed: tuple[int, ...] = (0,)) -> None:
+def _import(folder: Path, what: Path, name: str, *more: str, allowed: tuple[int, ...] = (0,)) -> list[str]:
+    """Run the import command; the items of its outcome file that are stored."""
     outcomes = folder / f"{name}.outcomes.ndjson"
     command = [sys.executable, "-m", "service.cli", "import", str(what), "--data-dir", str(folder)]
     # A poor picture enrols as well: who is not enrolled would count as missed.
@@ -63,5 +70,10 @@ def _import(folder: Path, what: Path, name: str, *more: str, allowed: tuple[int,
     ended = subprocess.run([*command, "--outcomes", str(outcomes), *more], env=environment, check=False)
     if ended.returncode not in allowed:
         raise subprocess.CalledProcessError(ended.returncode, command)
+    with outcomes.open() as lines:
+        next(lines)
+        noted = (json.loads(line) for line in lines)
+        stored = [outcome["item"] for outcome in noted if outcome["status"] != "failed"]
     # A line for each of a million faces.
-    outcomes.unlink(missing_ok=True)
+    outcomes.unlink()
+    return stored

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.load.machine import cores, described, version
 from tests.load.service.pictures import PictureSet
+from tests.load.service.preparing import people_in
 from tests.load.service.processes import Usage, our_service, redis_server, watched
 from tests.load.service.scenarios import Job, Scenario
 from tests.load.service.summary import summarised
@@ -43,7 +44,15 @@ def loaded(scenario: Scenario, data_dir: Path, pictures: PictureSet, logs: Path,
         if scenario.redis:
             environment["SHRINKFACE_REDIS_URL"] = stack.enter_context(redis_server(logs))
         port, process_id = stack.enter_context(our_service(data_dir, logs / "service.log", environment))
-        job = Job(scenario, "shrinkface", "127.0.0.1", port, pictures.probes(seed), pictures.newcomers(seed), seed)
+        job = Job(
+            scenario,
+            "shrinkface",
+            "127.0.0.1",
+            port,
+            pictures.probes(seed, people_in(data_dir)),
+            pictures.newcomers(seed),
+            seed,
+        )
         outcome, usage = generated(job, process_id, logs)
     return {**summarised(scenario, outcome, usage), **circumstances()}
 

@@ -13,6 +13,7 @@ from tests.load.peers.accuracy import verified
 from tests.load.peers.services import SERVICES, Materials, NotRunnable
 from tests.load.service.pictures import PictureSet, picture_set
 from tests.load.service.preparing import people_in, prepared_folder
+from tests.load.service.rendering import disturbances
 from tests.load.service.running import circumstances, generated
 from tests.load.service.scenarios import Job, Scenario
 from tests.load.service.summary import summarised, wrong
@@ -84,7 +85,8 @@ def table(records: list[Record]) -> str:
     ours = next(
         (each["requests_per_s"] for each in records if each["service"] == "ours" and "not_run" not in each), None
     )
-    return "\n".join([_HEAD, *(_row(record, ours) for record in records)])
+    rows = "\n".join([_HEAD, *(_row(record, ours) for record in records)])
+    return "\n\n".join(part for part in (rows, disturbances(records)) if part)
 
 
 def _row(record: Record, ours: float | None) -> str:

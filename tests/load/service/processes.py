@@ -112,13 +112,14 @@ class Usage:
 
     Attributes:
         at: `time.time`. cpu_s: of user and system since their start. resident, anonymous: bytes of memory in RAM, with
-            and without pages of files, which the system may drop.
+            and without pages of files, which the system may drop. machine_s: processor time of everything that ran.
     """
 
     at: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
     anonymous: list[int] = field(default_factory=list)
+    machine_s: list[float] = field(default_factory=list)
 
 
 @contextmanager
@@ -135,7 +136,9 @@ def watched(process_id: int) -> Iterator[Usage]:
                 spent = [each.cpu_times() for each in family]
             except psutil.NoSuchProcess:
                 continue
+            every = psutil.cpu_times()
             usage.at.append(time.time())
+            usage.machine_s.append(sum(every) - every.idle - getattr(every, "iowait", 0.0))
             usage.cpu_s.append(sum(each.user + each.system for each in spent))
             usage.resident.append(sum(each.rss for each in memory))
             # Where the system tells no pages of files, all of them count.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.load.service.summary import CURVE, wrong
+from tests.load.service.summary import CURVE, disturbed, wrong
 
 Record = dict[str, Any]
+
+# Redis and the rest of a quiet machine need about so much.
+_QUIET_CORES = 0.25
 
 _HEAD = (
     "| load | requests/s | p50, p95, p99, p99.9, ms | errors | strangers identified, others' names "
@@ -24,7 +27,19 @@ def tables(records: list[Record]) -> str:
     """Markdown: a row for each scenario, twice: how fast, and what was answered; then the stages."""
     speed = "\n".join([_HEAD, *(_row(record) for record in records)])
     answers = "\n".join([_ANSWERS, *(_answers(record) for record in records)])
-    return f"{speed}\n\n{answers}\n\n{_stages(records)}"
+    return "\n\n".join(part for part in (speed, disturbances(records), answers, _stages(records)) if part)
+
+
+def disturbances(records: list[Record]) -> str:
+    """Which records cannot be relied on, since others had too much of the machine."""
+    seen = {name(record): disturbed(record) for record in records if "usage" in record}
+    told = ", ".join(f"{who} {cores:.1f}" for who, cores in seen.items() if cores > _QUIET_CORES)
+    return f"**Something else ran on the machine, in cores: {told}; measure again.**" if told else ""
+
+
+def name(record: Record) -> str:
+    """Of a scenario, or of a service that was compared."""
+    return str(record.get("title", record["scenario"]["name"]))
 
 
 def _row(record: Record) -> str:

@@ -67,13 +67,14 @@ def used(usage: Usage, start: float, end: float) -> dict[str, Any]:
     within = (at >= start) & (at <= end)
     if within.sum() < 2:
         return {}
-    at, spent = at[within], np.array(usage.cpu_s)[within]
+    at, spent, machine = at[within], np.array(usage.cpu_s)[within], np.array(usage.machine_s)[within]
     kinds = {
         "resident": np.array(usage.resident)[within] / 2**20,
         "anonymous": np.array(usage.anonymous)[within] / 2**20,
     }
     found: dict[str, Any] = {
         "cores": round(float((spent[-1] - spent[0]) / (at[-1] - at[0])), 2),
+        "machine_cores": round(float((machine[-1] - machine[0]) / (at[-1] - at[0])), 2),
         "seconds": (at - start).round(1).tolist(),
     }
     for kind, mib in kinds.items():
@@ -83,6 +84,12 @@ def used(usage: Usage, start: float, end: float) -> dict[str, Any]:
             then, last = float(np.median(mib[settled])), float(np.median(mib[at >= end - _MEDIAN_OF_S]))
             found[f"{kind}_growth_percent"] = round(100 * (last / then - 1), 2)
     return found
+
+
+def disturbed(record: dict[str, Any]) -> float:
+    """Cores that went neither to the service nor to the callers: to Redis, and to whatever else ran."""
+    usage = record["usage"]
+    return max(0.0, usage["machine_cores"] - usage["cores"] - record["generator_cores"]) if usage else 0.0
 
 
 def wrong(record: dict[str, Any]) -> int:

@@ -27,7 +27,7 @@ from tests.load.service.processes import Usage
 from tests.load.service.protocols import Reading, form, main_face, verdict
 from tests.load.service.rendering import plot, tables
 from tests.load.service.scenarios import SCENARIOS, Job, Scenario
-from tests.load.service.summary import summarised, used, wrong
+from tests.load.service.summary import disturbed, summarised, used, wrong
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,28 @@ def test_growth_of_memory_leaves_out_the_first_minute() -> None:
     at = np.arange(0, 300, 0.5)
     # It doubles in the first minute, and then grows by a tenth.
     resident = np.where(at < 60, 50 + at / 60 * 50, 100 + 10 * (at - 60) / 240) * 2**20
-    usage = Usage((1_000 + at).tolist(), (at * 1.5).tolist(), resident.astype(int).tolist(), [2**20] * len(at))
+    usage = Usage(
+        (1_000 + at).tolist(),
+        (at * 1.5).tolist(),
+        resident.astype(int).tolist(),
+        [2**20] * len(at),
+        (at * 1.9).tolist(),
+    )
     found = used(usage, 1_000, 1_300)
-    assert found["cores"] == 1.5
+    assert (found["cores"], found["machine_cores"]) == (1.5, 1.9)
     assert found["resident_growth_percent"] == pytest.approx(9.0, abs=0.7)
     assert found["anonymous_growth_percent"] == 0.0
+
+
+def test_a_machine_that_did_other_things_too_is_told() -> None:
+    at = np.arange(1_000, 1_020, 0.5).tolist()
+    usage = Usage(at, [second * 0.8 for second in at], [2**20] * 40, [2**20] * 40, [second * 1.9 for second in at])
+    record = summarised(Scenario("s", "", 8, callers=1), outcome([("identify", 3.0, 9.0, "ok", "identified")]), usage)
+    # Half a core went to the callers.
+    assert disturbed(record) == pytest.approx(0.6)
+    assert "in cores: s 0.6; measure again" in tables([record])
+    record["usage"]["machine_cores"] = 1.4
+    assert "measure again" not in tables([record])
 
 
 def test_records_become_tables_and_a_picture(tmp_path: Path) -> None:

@@ -103,7 +103,11 @@ def serve(
     os.environ[_GALLERY] = str(keep)
     # The file of a service is not in a package for its workers.
     sys.path.insert(0, str(Path(__file__).parent))
-    uvicorn.run(app, factory=True, port=port, workers=workers, log_level="warning", access_log=False)
+    uvicorn.run(
+        app, factory=True, port=port, workers=workers, log_level="warning", access_log=False,
+        # A worker that is busy in dlib, which holds the interpreter, does not answer its supervisor.
+        timeout_worker_healthcheck=60,
+    )  # fmt: skip
 
 
 def _boxed(face: Found) -> dict[str, Any]:

@@ -163,7 +163,7 @@ $(VENV)-peers/.done: tests/load/peers/requirements.txt
 
 # Ours and they under the same load and on LFW: DETECTOR is YuNet's ONNX file, RECOGNITION an ONNX network of 112 x 112 faces.
 bench-peers: $(VENV)/.dev $(VENV)-peers/.done
-	$(BIN)/python -m tests.load.peers run --lfw-dir $(LFW_DIR) --pairs $(PAIRS) --detector $(DETECTOR) \
+	$(BIN)/python -m tests.load.peers run --lfw-dir $(LFW_DIR) $(if $(PAIRS),--pairs $(PAIRS)) --detector $(DETECTOR) \
 		--recognition $(RECOGNITION) $(BENCH_ARGS)
 
 # What hnswlib needs to be built may be missing; its rows then say `not installed`.

@@ -59,7 +59,7 @@ def run(
     records: list[Record] = []
     for name in services.split(","):
         compared = SERVICES[name]
-        record: Record = {"service": name, "title": compared.title}
+        record: Record = {"peer": name, "title": compared.title}
         try:
             with compared.started(materials) as running:
                 job = Job(scenario, compared.protocol, "127.0.0.1", running.port, probes)
@@ -82,9 +82,7 @@ def render(records: Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 
 def table(records: list[Record]) -> str:
     """Markdown, a row for each service."""
-    ours = next(
-        (each["requests_per_s"] for each in records if each["service"] == "ours" and "not_run" not in each), None
-    )
+    ours = next((each["requests_per_s"] for each in records if each["peer"] == "ours" and "not_run" not in each), None)
     rows = "\n".join([_HEAD, *(_row(record, ours) for record in records)])
     return "\n\n".join(part for part in (rows, disturbances(records)) if part)
 

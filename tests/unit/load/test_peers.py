@@ -91,12 +91,12 @@ def test_a_service_that_cannot_be_run_says_why(tmp_path: Path, monkeypatch: pyte
     rows = [("identify", i / 10, 20.0, "ok", "identified") for i in range(100)]
     noted = {
         "began_at": 0.0, "counted_from_s": 0.0, "counted_to_s": 10.0, "rows": rows, "late_ms": 0.0,
-        "generator_cpu_s": 1.0, "exposed": [],
+        "generator_cpu_s": 1.0, "exposed": ["", ""],
     }  # fmt: skip
-    ours = {"service": "ours", "title": "ShrinkFace", **summarised(Scenario("s", "", 10, callers=1), noted, Usage())}
-    peer = {**ours, "service": "insightface", "title": "other", "requests_per_s": 4.0}
+    ours = {"peer": "ours", "title": "ShrinkFace", **summarised(Scenario("s", "", 10, callers=1), noted, Usage())}
+    peer = {**ours, "peer": "insightface", "title": "other", "requests_per_s": 4.0}
     peer["verification"] = {"accuracy_percent": 99.0, "std_percent": 0.5, "pictures": 10, "pictures_without_face": 1}
-    text = table([ours, peer, {"service": "x", "title": "third", "not_run": "no\nweights"}])
+    text = table([ours, peer, {"peer": "x", "title": "third", "not_run": "no\nweights"}])
     assert "| ShrinkFace | 10.0 | 1.0 times | 20, 20 | 0 | 0 | nan | - | - |" in text
     assert "| other | 4.0 | 2.5 times | 20, 20 | 0 | 0 | nan | 99.00 % +- 0.50 | 1 of 10 |" in text
     assert "| third | not run: no weights |" in text

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+import service as service_package
 from service.demo import VERSIONS, jpeg, load_faceless, load_portraits
 from tests.e2e.conftest import Service
 from tests.redis_fixture import RedisServer
@@ -41,6 +42,21 @@ def test_two_people_are_told_apart_in_every_version_and_after_a_restart(new_serv
                 assert face["decision"]["person_id"] == portrait.person_id, (version, answer.text)
                 # The other one must stay well under the threshold, not merely behind.
                 assert face["matches"][1]["similarity"] < face["decision"]["threshold"]
+
+
+def test_the_network_in_8_bits_that_comes_along_tells_them_apart(new_service: Callable[..., Service]) -> None:
+    network = Path(service_package.__file__).parent / "models" / "student-int8.onnx"
+    service = new_service(SHRINKFACE_EMBEDDER_PATH=str(network))
+    service.start()
+    enrol_portraits(service.url)
+    for portrait in load_portraits():
+        answer = httpx.post(
+            f"{service.url}/identify", files={"image": jpeg(portrait.pixels[:, ::-1])}, timeout=30
+        ).json()
+        (face,) = answer["faces"]
+        assert face["decision"]["person_id"] == portrait.person_id
+        assert face["matches"][1]["similarity"] < face["decision"]["threshold"]
+        assert answer["model"]["name"].endswith("-int8")
 
 
 def test_a_photo_without_a_face_is_refused(new_service: Callable[..., Service]) -> None:

@@ -72,7 +72,9 @@ def fit_pareto(excesses: NDArray[np.float64], *, bound: float) -> tuple[float, f
 
     By probability-weighted moments, which stay near where maximum likelihood strays for some hundred values. A negative
     shape ends the distribution at `-scale / shape`; where that would be before `bound`, the largest excess that can be,
-    the distribution is made to end there: what has not been seen yet is not therefore impossible.
+    the distribution is made to end there: what has not been seen yet is not therefore impossible. A positive shape would
+    be a tail without an end and heavier than exponential, which cosines, none above 1, cannot have: it comes of few values
+    or of people under two names, and is taken as 0.
 
     Source: Hosking and Wallis, "Parameter and quantile estimation for the generalized Pareto distribution" (1987).
     """
@@ -81,7 +83,7 @@ def fit_pareto(excesses: NDArray[np.float64], *, bound: float) -> tuple[float, f
     mean, weighted = float(ordered.mean()), float((ordered * (1 - places)).mean())
     shape = 2 - mean / (mean - 2 * weighted)
     # For a given shape the mean is scale / (1 - shape), so an end at the bound means this one.
-    shape = max(shape, -mean / (bound - mean))
+    shape = min(max(shape, -mean / (bound - mean)), 0.0)
     return shape, mean * (1 - shape)
 
 

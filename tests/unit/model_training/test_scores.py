@@ -63,11 +63,15 @@ class TestTail:
             observed = (fresh >= curve.threshold(rate, 1)).mean()
             assert rate / factor < observed < rate * factor
 
-    @pytest.mark.parametrize(("shape", "scale", "bound"), [(-0.2, 0.04, 0.15), (0.0, 0.03, 10.0), (0.2, 0.02, 10.0)])
+    @pytest.mark.parametrize(("shape", "scale", "bound"), [(-0.2, 0.04, 0.15), (-0.05, 0.03, 0.6), (0.0, 0.03, 10.0)])
     def test_the_fit_finds_the_parameters_of_its_own_distribution(self, shape, scale, bound):
         uniform = np.random.default_rng(0).random(100_000)
         drawn = scale * (uniform**-shape - 1) / shape if shape else -scale * np.log(uniform)
         assert fit_pareto(drawn, bound=bound) == pytest.approx((shape, scale), abs=0.015)
+
+    def test_a_tail_without_an_end_is_exponential(self):
+        drawn = 0.02 * (np.random.default_rng(0).random(5_000) ** -0.2 - 1) / 0.2
+        assert fit_pareto(drawn, bound=10.0) == (0.0, pytest.approx(drawn.mean()))
 
     def test_a_tail_that_would_end_too_soon_ends_at_the_bound(self):
         drawn = np.random.default_rng(0).random(5_000) * 0.1

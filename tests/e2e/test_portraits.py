@@ -56,7 +56,7 @@ def test_the_network_in_8_bits_that_comes_along_tells_them_apart(new_service: Ca
         (face,) = answer["faces"]
         assert face["decision"]["person_id"] == portrait.person_id
         assert face["matches"][1]["similarity"] < face["decision"]["threshold"]
-        assert answer["model"]["name"].endswith("-int8")
+        assert answer["model"]["embedder"].endswith("-int8")
 
 
 def test_a_photo_without_a_face_is_refused(new_service: Callable[..., Service]) -> None:

@@ -52,7 +52,8 @@ def test_a_replay_tells_a_broken_promise_a_hang_and_a_swollen_memory(
         if data == b"large":
             assert len(bytearray(b"x") * 300_000_000) > 0
         if data == b"leak":
-            kept.append(bytearray(b"x") * 1_000_000)
+            # So large that the allocator asks the system for it, whatever earlier tests have given back.
+            kept.append(bytearray(b"x") * 40_000_000)
 
     monkeypatch.setattr(replay, "LIMIT_S", 0.2)
     monkeypatch.setattr(decoder, "check", check)
@@ -62,7 +63,7 @@ def test_a_replay_tells_a_broken_promise_a_hang_and_a_swollen_memory(
     assert "promise" in found["b"]
     assert found["c"].startswith("took 0.")
     assert found["d"].endswith("MB")
-    assert replay.growth_mb(decoder, {"a": b"leak"}, 20) > 10
+    assert replay.growth_mb(decoder, {"a": b"leak"}, 3) > 10
     assert abs(replay.growth_mb(decoder, {"a": b""}, 20)) < 2
 
 

@@ -72,8 +72,8 @@ def fit_pareto(excesses: NDArray[np.float64], *, bound: float) -> tuple[float, f
 
     By probability-weighted moments, which stay near where maximum likelihood strays for some hundred values. A negative
     shape ends the distribution at `-scale / shape`; where that would be before `bound`, the largest excess that can be,
-    the distribution is made to end there: what has not been seen yet is not therefore impossible. A positive shape would
-    be a tail without an end and heavier than exponential, which cosines, none above 1, cannot have: it comes of few values
+    the distribution is made to end there: what has not been seen yet is not therefore impossible. A positive shape is a
+    tail without an end and heavier than exponential, which cosines, none above 1, cannot have: it comes of few values
     or of people under two names, and is taken as 0.
 
     Source: Hosking and Wallis, "Parameter and quantile estimation for the generalized Pareto distribution" (1987).

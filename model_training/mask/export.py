@@ -10,11 +10,10 @@ import torch
 
 from model_training.mask.network import MaskNetwork, MaskProbability
 from model_training.mask.recipe import MaskRecipe
-from model_training.shipping.export import ParityError, drop_traces
+from model_training.shipping.export import ParityError, write_onnx
 from service.contract import CROP_SIDE_PX, ModelManifest, sha256_of_file
 from service.vision.masks import INPUT_SIDE_PX, OnnxMaskNetwork, mask_input
 
-_OPSET = 18
 _PARITY_TOLERANCE = 1e-5
 
 
@@ -27,19 +26,7 @@ def export_mask(
         ParityError: a probability differs by more than 1e-5; then no file is left.
     """
     shipped = MaskProbability(network).eval()
-    program = torch.onnx.export(
-        shipped,
-        (torch.zeros(2, 3, INPUT_SIDE_PX, INPUT_SIDE_PX),),
-        input_names=["input"],
-        output_names=["probability"],
-        dynamic_shapes=({0: torch.export.Dim("n", min=1, max=4096)},),
-        opset_version=_OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    program.save(str(path))
-    drop_traces(path)
+    write_onnx(shipped, torch.zeros(2, 3, INPUT_SIDE_PX, INPUT_SIDE_PX), "probability", path)
     manifest = ModelManifest(
         name=recipe.name,
         role="mask-classifier",

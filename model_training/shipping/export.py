@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from model_training.backbones.units import MobileBackbone, fold_batch_norms
 from model_training.data.faces import AlignedFaces
@@ -44,20 +45,7 @@ def export_onnx(student: MobileBackbone, path: Path) -> float:
         ParityError: it is below 0.99999.
     """
     network = fold_batch_norms(student.eval()).to(memory_format=torch.contiguous_format).float()
-    example = torch.zeros(2, 3, CROP_SIDE_PX, CROP_SIDE_PX)
-    program = torch.onnx.export(
-        network,
-        (example,),
-        input_names=["input"],
-        output_names=["embedding"],
-        dynamic_shapes=({0: torch.export.Dim("n", min=1, max=4096)},),
-        opset_version=_OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    program.save(str(path))
-    drop_traces(path)
+    write_onnx(network, torch.zeros(2, 3, CROP_SIDE_PX, CROP_SIDE_PX), "embedding", path)
     parity = _parity(network, path)
     if parity < _MIN_PARITY_COSINE:
         path.unlink()
@@ -65,8 +53,28 @@ def export_onnx(student: MobileBackbone, path: Path) -> float:
     return parity
 
 
-def drop_traces(path: Path) -> None:
-    """Take names of source lines and paths of the machine that exported out of a file: they would travel with it."""
+def write_onnx(network: nn.Module, example: Tensor, output: str, path: Path) -> None:
+    """Write a network with one `input`, whose first dimension is free, and one output, without traces of this machine.
+
+    Args:
+        network: in eval mode, on the CPU.
+        example: (n, ...) of what it reads; n is at least 2.
+        output: its name.
+        path: where it goes.
+    """
+    program = torch.onnx.export(
+        network,
+        (example,),
+        input_names=["input"],
+        output_names=[output],
+        dynamic_shapes=({0: torch.export.Dim("n", min=1, max=4096)},),
+        opset_version=_OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path))
+    # Names of source lines and paths of the machine that exported would travel with every copy.
     model = onnx.load(str(path))
     for node in model.graph.node:
         del node.metadata_props[:]

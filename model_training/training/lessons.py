@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -174,8 +174,8 @@ class FreshLessons:
         self._teacher = teacher.requires_grad_(False)
         self._teacher.to(device, memory_format=torch.channels_last)
         self.stages = self._teacher.feature_stages() if recipe.stage_weights else ()
-        run = self._teacher.forward_features if self.stages else self._teacher.forward
-        self._label = torch.compile(run, dynamic=False) if recipe.compile else run
+        self._run: Callable[[Tensor], Any] = self._teacher.forward_features if self.stages else self._teacher.forward
+        self._label = torch.compile(self._run, dynamic=False) if recipe.compile else self._run
         people = person_numbers(faces, identities or [False] * len(faces))
         self.people = int(people.max(initial=NOBODY)) + 1
         # Of a person whose name is known there may be one picture alone, and that has to train.
@@ -221,12 +221,10 @@ class FreshLessons:
 
     def _clean(self, rows: NDArray[np.int64]) -> Batch:
         places = torch.from_numpy(rows).to(self._device)
-        # Batches of other sizes would each compile anew.
-        run = self._teacher.forward_features if self.stages else self._teacher.forward
-        return self._labelled(self._crops[places].float(), self._people[places], run)
+        # Not the compiled one: batches of other sizes would each compile anew.
+        return self._labelled(self._crops[places].float(), self._people[places], self._run)
 
-    def _labelled(self, views: Tensor, classes: Tensor, run: object) -> Batch:
-        assert callable(run)
+    def _labelled(self, views: Tensor, classes: Tensor, run: Callable[[Tensor], Any]) -> Batch:
         preprocessing = Preprocessing()
         pixels = ((views - preprocessing.mean) * preprocessing.scale).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), _autocast(self._recipe, self._device):

@@ -33,7 +33,9 @@ from model_training.shipping.export import export_onnx, write_manifest
 from model_training.teachers.description import DescriptionError, TeacherDescription
 from model_training.teachers.layer_list import load_layer_list
 from model_training.teachers.networks import RAW_PIXELS, OnnxTeacher, Teacher, TorchTeacher
+from model_training.training.equalising import UnfitNetworkError
 from model_training.training.exported import load_exported
+from model_training.training.integer_aware import prepare_for_integers
 from model_training.training.lessons import FreshLessons, Lessons, StoredLessons
 from model_training.training.narrowing import narrow
 from model_training.training.processes import Peers, best_device, joined
@@ -215,6 +217,12 @@ def distil(
         else:
             torch.manual_seed(settings.seed)
             student = _fresh_student(settings, dimension)
+        if settings.eight_bits:
+            set_slope_factor(student, 0.0)
+            try:
+                prepare_for_integers(student, next(iter(lessons.held_out())).pixels.cpu())
+            except UnfitNetworkError as error:
+                raise typer.BadParameter(str(error)) from error
         trainer = Trainer(student, lessons, settings, run, device)
         if trainer.resume() and Peers.here().leads:
             _console.print(f"resuming at step {trainer.step} of {trainer.total_steps}")

@@ -27,6 +27,7 @@ class DistillationRecipe(BaseModel):
         hyperplanes: `inherited`: the teacher's mean direction of each person, frozen; `learned`: the student's own.
         anneal_until: fraction of the run by which the PReLU slopes have gone linearly to zero; 0 where a student starts
             without them; None keeps PReLU.
+        eight_bits: whether the student trains with the rounding of 8-bit integers, for a last part of its training.
         batch: views a step, over all processes.
         accumulate: parts that a process takes its share of a batch in, for less memory.
         averaging: decay of a running mean of the weights, which then is what is exported; None for the weights.
@@ -56,6 +57,7 @@ class DistillationRecipe(BaseModel):
     weight_decay: float = Field(default=1e-4, ge=0)
     warmup_steps: int = Field(default=100, ge=0)
     anneal_until: float | None = Field(default=None, ge=0, le=1)
+    eight_bits: bool = False
     held_out: float = Field(default=0.02, gt=0, lt=0.5)
     checkpoint_every: int = Field(default=200, ge=1)
     bf16: bool = True
@@ -66,6 +68,8 @@ class DistillationRecipe(BaseModel):
     def _teaches_something(self) -> DistillationRecipe:
         if self.objective == "none" and self.identity == "none" and not self.stage_weights:
             raise ValueError("neither an objective nor an identity loss nor a stage: there is nothing to learn")
+        if self.eight_bits and self.anneal_until != 0:
+            raise ValueError("8-bit integers need a student that starts with ReLU: anneal_until = 0")
         return self
 
     def mobilefacenet(self, dimension: int) -> MobileFaceNetShape:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from model_training.backbones.eight_bits import rounded_weight
 from model_training.backbones.stages import Backbone
 
 _LAST_MAP_PX = 7
@@ -41,7 +42,12 @@ class AnnealedPReLU(nn.Module):
 
 
 class ConvUnit(nn.Module):
-    """Convolution, batch normalisation and, unless `linear`, an annealed PReLU."""
+    """Convolution, batch normalisation and, unless `linear`, an annealed PReLU.
+
+    Attributes:
+        rounds_weight: whether it computes with the weights that 8-bit integers would hold.
+        rounding: what becomes of its output; see `eight_bits.RoundedRange`.
+    """
 
     def __init__(
         self,
@@ -59,21 +65,23 @@ class ConvUnit(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, pad, groups=groups, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3)
         self.act: nn.Module = nn.Identity() if linear else AnnealedPReLU(outputs)
+        self.rounds_weight = False
+        self.rounding: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
-        out: Tensor = self.act(self.bn(self._convolve(x)))
+        out: Tensor = self.rounding(self.act(self.bn(self._convolve(x))))
         return out
 
     def _convolve(self, x: Tensor) -> Tensor:
         conv = self.conv
+        weight = rounded_weight(conv.weight) if self.rounds_weight else conv.weight
         if self.training and conv.groups > 1 and conv.stride == (2, 2):
             # The same numbers: oneDNN's backward pass of a strided depthwise convolution on a CPU is ten times slower
             # than that of a dense one of which every second output is dropped.
-            dense = nn.functional.conv2d(x, conv.weight, conv.bias, 1, conv.padding, 1, conv.groups)
+            dense = nn.functional.conv2d(x, weight, conv.bias, 1, conv.padding, 1, conv.groups)
             return dense[:, :, ::2, ::2]
-        out: Tensor = conv(x)
-        return out
+        return nn.functional.conv2d(x, weight, conv.bias, conv.stride, conv.padding, 1, conv.groups)
 
     def fold_batch_norm(self) -> None:
         """Absorb the BatchNorm's frozen statistics into the convolution; the function stays the same."""
@@ -81,6 +89,9 @@ class ConvUnit(nn.Module):
             training = self.training
             self.eval()
             self.conv = nn.utils.fusion.fuse_conv_bn_eval(self.conv, self.bn)
+            assert self.conv.bias is not None
+            # The fusion leaves a bias that it had to make frozen.
+            self.conv.bias.requires_grad_(self.conv.weight.requires_grad)
             self.bn = nn.Identity()
             self.train(training)
 
@@ -91,6 +102,9 @@ class Bottleneck(nn.Module):
     Args:
         expansion: channels of the depthwise convolution; where it is `inputs`, nothing is expanded.
 
+    Attributes:
+        rounding: what becomes of the sum with its input; see `eight_bits.RoundedRange`.
+
     Source: Sandler et al., MobileNetV2 (arXiv 1801.04381), section 3.3.
     """
 
@@ -100,11 +114,12 @@ class Bottleneck(nn.Module):
         self.depthwise = ConvUnit(expansion, expansion, 3, stride, groups=expansion)
         self.project = ConvUnit(expansion, outputs, 1, linear=True)
         self.residual = stride == 1 and inputs == outputs
+        self.rounding: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
         out: Tensor = self.project(self.depthwise(self.expand(x)))
-        return x + out if self.residual else out
+        return self.rounding(x + out) if self.residual else out
 
 
 class MobileBackbone(Backbone):

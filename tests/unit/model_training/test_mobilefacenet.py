@@ -84,6 +84,13 @@ class TestFolding:
         with torch.no_grad():
             torch.testing.assert_close(network.train()(random_pixels()), network.eval()(random_pixels()))
 
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_its_biases_train_if_its_weights_do(self, frozen):
+        folded = fold_batch_norms(random_network(TINY).requires_grad_(not frozen))
+        biases = [parameter for name, parameter in folded.named_parameters() if name.endswith("bias")]
+        assert len(biases) > 10
+        assert all(bias.requires_grad is not frozen for bias in biases)
+
     def test_folding_twice_changes_nothing(self):
         network = fold_batch_norms(random_network(TINY))
         state = {name: value.clone() for name, value in network.state_dict().items()}

@@ -1,0 +1,68 @@
+"""A student that trains with the rounding which 8-bit integers will bring."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model_training.backbones.eight_bits import RoundedRange
+from model_training.backbones.mobilefacenet import MobileFaceNet
+from model_training.backbones.units import Bottleneck, ConvUnit, MobileBackbone
+from model_training.training.equalising import UnfitNetworkError, check_plain, equalise
+
+# Of a tensor's values, the share that its range holds; the quantiser takes the same.
+_SHARE = 0.99999
+
+
+def prepare_for_integers(network: MobileBackbone, pixels: Tensor) -> None:
+    """Equalise a network and let it compute as its 8-bit version will: rounded weights and activations; in place.
+
+    The stem and the embedding's matrix stay in floating point, as in what `quantise` writes. Ranges of activations are
+    measured once, here; weights are rounded anew at each step.
+
+    Args:
+        network: a MobileFaceNet without BatchNorms and with ReLU.
+        pixels: (n, 3, 112, 112) float32, some training faces.
+
+    Raises:
+        UnfitNetworkError: it is another network, or BatchNorms or PReLU slopes are left.
+    """
+    if not isinstance(network, MobileFaceNet):
+        raise UnfitNetworkError("only a MobileFaceNet trains for 8-bit integers")
+    check_plain(network)
+    training = network.training
+    network.eval()
+    equalise(network, pixels)
+    in_floats = (network.stem, network.stem_depthwise)
+    rounded: list[nn.Module] = [network.stem_depthwise]
+    for module in network.modules():
+        if isinstance(module, Bottleneck) and module.residual:
+            rounded.append(module)
+        elif isinstance(module, ConvUnit) and module not in in_floats:
+            module.rounds_weight = True
+            rounded.append(module)
+    ranges = _ranges(network, rounded, pixels)
+    for module, (low, high) in ranges.items():
+        module.rounding = RoundedRange(low, high)
+    network.train(training)
+
+
+def _ranges(network: MobileFaceNet, modules: list[nn.Module], pixels: Tensor) -> dict[nn.Module, tuple[float, float]]:
+    """What nearly all outputs of each module lie between."""
+    found: dict[nn.Module, tuple[float, float]] = {}
+
+    def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        values = output.detach().flatten()
+        beyond = max(1, round(len(values) * (1 - _SHARE)))
+        high = values.topk(beyond).values[-1]
+        low = values.topk(beyond, largest=False).values[-1]
+        found[module] = float(low), float(high)
+
+    hooks = [module.register_forward_hook(note) for module in modules]
+    try:
+        with torch.no_grad():
+            network(pixels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -27,6 +27,7 @@ MAX_GROWTH_MB = 8.0
 _TIMEOUT_S = 20
 _MAX_FINDINGS = 20
 _GROWTH_ROUNDS = 20
+_EXECUTED = re.compile(r"^stat::number_of_executed_units:\s+(\d+)", re.MULTILINE)
 _FINDINGS = ("crash-", "timeout-", "oom-", "leak-")
 
 
@@ -42,13 +43,21 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for data in (*target(arguments.target).seeds().values(), *_kept(arguments.target)):
         (corpus / hashlib.sha256(data).hexdigest()).write_bytes(data)
+    log = home / "worker.log"
+    log.unlink(missing_ok=True)
     found = _searched(arguments.target, corpus, artifacts, arguments.seconds)
-    grown_mb = _grown_mb(arguments.target, corpus)
+    executed = sum(map(int, _EXECUTED.findall(log.read_text(errors="replace"))))
+    failures, grown_mb = _replayed(arguments.target, corpus)
     inputs = len(list(corpus.iterdir()))
-    print(f"{arguments.target}: {inputs} inputs, {len(found)} findings, memory grew {grown_mb:.1f} MB")
+    print(
+        f"{arguments.target}: {executed:,} executions, {inputs} inputs, {len(found)} findings, "
+        f"memory grew {grown_mb:.1f} MB"
+    )
     for path, wrong in found.items():
         print(f"\n{path.relative_to(ROOT)}\n{wrong}")
-    sys.exit(bool(found) or grown_mb > MAX_GROWTH_MB)
+    for name, wrong in failures.items():
+        print(f"\n{(corpus / name).relative_to(ROOT)}\n{wrong}")
+    sys.exit(bool(found or failures) or grown_mb > MAX_GROWTH_MB)
 
 
 def _searched(name: str, corpus: Path, artifacts: Path, seconds: float) -> dict[Path, str]:
@@ -116,12 +125,16 @@ def _confirmed(name: str, path: Path) -> str | None:
     return failures.get(path.name, "failed")
 
 
-def _grown_mb(name: str, corpus: Path) -> float:
-    """By how much the memory grows while the corpus is tried again and again, without libFuzzer in the process."""
+def _replayed(name: str, corpus: Path) -> tuple[dict[str, str], float]:
+    """What is wrong with which input of the corpus, and by how much memory grows over rounds; without libFuzzer."""
     files = sorted(map(str, corpus.iterdir()))[:500]
-    command = [sys.executable, "-m", "tests.fuzz.replay", name, "--rounds", str(_GROWTH_ROUNDS), *files]
+    command = [sys.executable, "-m", "tests.fuzz.replay", name, *files, "--rounds", str(_GROWTH_ROUNDS)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1_800, check=False)
-    return float(json.loads(run.stdout.splitlines()[-1])["grown_mb"]) if run.returncode == 0 else 0.0
+    try:
+        told = json.loads(run.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        return {"all of them": f"ended with {run.returncode}: {run.stderr[-2_000:]}"}, 0.0
+    return told["failures"], float(told["grown_mb"])
 
 
 def _kept(name: str) -> list[bytes]:

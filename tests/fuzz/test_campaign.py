@@ -1,4 +1,4 @@
-"""A campaign over a target with known faults; `make fuzz-smoke` runs it, where atheris is."""
+"""A campaign over a target with known faults; `make fuzz-smoke` runs the whole of one, where atheris is."""
 
 from __future__ import annotations
 
@@ -24,3 +24,12 @@ def test_a_campaign_finds_each_kind_of_fault_and_keeps_it(tmp_path: Path, monkey
     assert "ValueError: planted" in told[b"FA"]
     assert told[b"HA"].startswith("took") and told[b"HA"].endswith(" s")
     assert told[b"SW"].endswith("MB")
+
+
+def test_what_was_found_is_tried_again_without_libfuzzer(tmp_path: Path) -> None:
+    (tmp_path / "good").write_bytes(b"F_H_S_")
+    assert campaign._replayed("planted", tmp_path) == ({}, pytest.approx(0.0, abs=2.0))
+    (tmp_path / "bad").write_bytes(b"FA")
+    failures, _ = campaign._replayed("planted", tmp_path)
+    assert list(failures) == ["bad"]
+    assert "ValueError: planted" in failures["bad"]

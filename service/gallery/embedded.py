@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -46,6 +47,7 @@ from service.gallery.lookup import Lookup
 from service.gallery.publishing import Publisher
 from service.gallery.readers import Readers
 from service.gallery.records import Enrolment
+from service.gallery.sharing import SharedSearches
 from service.gallery.snapshot import INDEX_FOLDER, SnapshotFolder
 from service.gallery.store import Store, as_it_is
 from service.gallery.succession import take_over
@@ -76,6 +78,10 @@ class EmbeddedGallery(Gallery):
         self._dropping: set[asyncio.Task[Removal]] = set()
         self._dimension = indexes.dimension
         self._readers = Readers(threads, max_pending, initializer=search_on_one_core)
+        # Half of the cores, since a search that runs alone is helped by others, see `Team`.
+        runners = min(threads, max(1, (os.cpu_count() or 1) // 2))
+        search = partial(self._lookup.search, exact=False)
+        self._searches = SharedSearches(search, self._readers, runners=runners, max_pending=max_pending)
 
     @classmethod
     def open(
@@ -309,7 +315,10 @@ class EmbeddedGallery(Gallery):
         rows = checked_unit_rows(probes, self._dimension)
         if among is not None:
             return await self._readers.run(lambda: self._lookup.search_among(gallery, rows, top_k, among))
-        return await self._readers.run(lambda: self._lookup.search(gallery, rows, top_k, exact=exact))
+        if exact:
+            # A pass over everything; nobody who asks for less is to wait for it.
+            return await self._readers.run(lambda: self._lookup.search(gallery, rows, top_k, exact=True))
+        return await self._searches.search(gallery, rows, top_k)
 
     async def similarities_to(self, gallery: str, person_id: str, probe: NDArray[np.float32]) -> list[Match]:
         """See `Gallery.similarities_to`; also raises InvalidEmbedding, Overloaded, NotReady."""

@@ -80,14 +80,17 @@ def open_network(described: str, *, threads: int = 1) -> Compared:
     Raises:
         ContractError: no such preprocessing, or the file cannot be loaded.
     """
-    path, at, how = described.rpartition("@")
-    if not at:
-        opened = OnnxNetwork(Path(described), threads=threads)
-        return Compared(Path(described).stem, Path(described), opened)
+    if "@" not in described:
+        return Compared(Path(described).stem, Path(described), OnnxNetwork(Path(described), threads=threads))
+    path, preprocessing = path_and_preprocessing(described)
+    return Compared(path.stem, path, PlainNetwork(path, preprocessing, threads=threads))
+
+
+def path_and_preprocessing(described: str) -> tuple[Path, Preprocessing]:
+    """The parts of `path@preprocessing`, see `open_network`. Raises ContractError."""
+    path, _, how = described.rpartition("@")
     try:
         mean, scale = _NAMED.get(how) or (float(part) for part in how.split(","))
     except ValueError as error:
         raise ContractError(f"preprocessing is raw, arcface or MEAN,SCALE, not {how!r}") from error
-    return Compared(
-        Path(path).stem, Path(path), PlainNetwork(Path(path), Preprocessing(mean=mean, scale=scale), threads=threads)
-    )
+    return Path(path), Preprocessing(mean=mean, scale=scale)

@@ -177,11 +177,14 @@ def _updated(model_path: Path, manifest: ModelManifest, **changes: object) -> Mo
     return updated
 
 
-def embed_faces(path: Path, faces: AlignedFaces, batch: int = 64) -> NDArray[np.float32]:
-    """(n, d) unit embeddings of prepared faces by an exported student."""
+def embed_faces(
+    path: Path, faces: AlignedFaces, batch: int = 64, preprocessing: Preprocessing | None = None
+) -> NDArray[np.float32]:
+    """(n, d) unit embeddings of prepared faces by an exported student, or one that wants its pixels another way."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name, wanted = session.get_inputs()[0].name, preprocessing or Preprocessing()
     parts = [
-        session.run(None, {"input": to_network_input(np.asarray(faces.crops[i : i + batch]), Preprocessing())})[0]
+        session.run(None, {name: to_network_input(np.asarray(faces.crops[i : i + batch]), wanted)})[0]
         for i in range(0, len(faces.crops), batch)
     ]
     return normalise_embeddings(np.concatenate(parts))

@@ -21,7 +21,7 @@ help:
 	@echo "make demo | run | test | test-slow | test-milvus | torture | chaos | lint | type | arch"
 	@echo "make test-schema | fuzz | fuzz-smoke | audit | sbom"
 	@echo "make bench[-identification|-open-set|-tradeoff] LFW_DIR=... PAIRS=... [NETWORKS=...] | bench-gallery[-variants] | bench-folder"
-	@echo "make load | load-soak [LFW_DIR=...] | load-smoke | bench-peers LFW_DIR=... PAIRS=... DETECTOR=... RECOGNITION=..."
+	@echo "make load | load-soak [LFW_DIR=...] | load-smoke | bench-peers LFW_DIR=... PAIRS=... DETECTOR=... RECOGNITION=... ADOPTED=..."
 	@echo "make image | compose-test | k8s-validate"
 
 $(VENV)/.base: pyproject.toml $(CONSTRAINTS)
@@ -161,10 +161,11 @@ $(VENV)-peers/.done: tests/load/peers/requirements.txt
 		face-recognition==1.3.0 face-recognition-models==0.3.0
 	touch $@
 
-# Ours and they under the same load and on LFW: DETECTOR is YuNet's ONNX file, RECOGNITION an ONNX network of 112 x 112 faces.
+# Ours and they under the same load and on LFW, each with the same million faces: DETECTOR is YuNet's ONNX file, RECOGNITION an
+# ONNX network of 112 x 112 faces, ADOPTED the same as `python -m model_training adopt` writes it, for a row of ours.
 bench-peers: $(VENV)/.dev $(VENV)-peers/.done
 	$(BIN)/python -m tests.load.peers run --lfw-dir $(LFW_DIR) $(if $(PAIRS),--pairs $(PAIRS)) --detector $(DETECTOR) \
-		--recognition $(RECOGNITION) $(BENCH_ARGS)
+		--recognition $(RECOGNITION) $(if $(ADOPTED),--adopted $(ADOPTED)) $(BENCH_ARGS)
 
 # What hnswlib needs to be built may be missing; its rows then say `not installed`.
 $(VENV)/.bench: $(VENV)/.base

@@ -5,14 +5,13 @@ It runs in the peers' environment.
 
 from __future__ import annotations
 
-import argparse
 import io
-from pathlib import Path
+import threading
 
 import face_recognition
 import numpy as np
 from fastapi import FastAPI
-from serving import Analysed, Found, application, central_first, serve
+from serving import Analysed, Found, application, arguments, central_first, serve
 
 # The package's own `tolerance`, a distance.
 _TOLERANCE = 0.6
@@ -33,21 +32,19 @@ def analyse(content: bytes) -> Analysed:
 
 def app() -> FastAPI:
     """For uvicorn."""
-    return application(analyse, lambda gallery, probe: -face_recognition.face_distance(gallery, probe), -_TOLERANCE)
+    one_at_a_time = threading.Lock()
+
+    def compare(gallery: np.ndarray, probe: np.ndarray) -> np.ndarray:
+        # The package's own way to compare makes two copies of the gallery.
+        with one_at_a_time:
+            return np.asarray(-face_recognition.face_distance(gallery, probe))
+
+    return application(analyse, compare, -_TOLERANCE)
 
 
 def main() -> None:
     """A process a core, since dlib holds the interpreter."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--enrolled", type=Path, required=True)
-    parser.add_argument("--keep", type=Path, required=True)
-    given = parser.parse_args()
-    serve(
-        "face_recognition_service:app", analyse,
-        port=given.port, workers=given.workers, enrolled=given.enrolled, keep=given.keep,
-    )  # fmt: skip
+    serve("face_recognition_service:app", analyse, arguments())
 
 
 if __name__ == "__main__":

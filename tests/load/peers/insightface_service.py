@@ -7,17 +7,17 @@ any ArcFace-like ONNX file. It runs in the peers' environment.
 
 from __future__ import annotations
 
-import argparse
 import os
 import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 from fastapi import FastAPI
 from insightface.app import FaceAnalysis
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
-from serving import Analysed, Found, application, central_first, serve
+from serving import Analysed, Found, application, arguments, central_first, serve
 
 # In the middle of what its users take for ArcFace models.
 _THRESHOLD = 0.4
@@ -45,7 +45,14 @@ class YuNet:
 
 def analysis() -> FaceAnalysis:
     """As its constructor would put it together of a model pack."""
-    recognition = ArcFaceONNX(os.environ["PEER_RECOGNITION"])
+    network, threads = os.environ["PEER_RECOGNITION"], int(os.environ["PEER_THREADS"])
+    session = None
+    if threads:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        cv2.setNumThreads(threads)
+    recognition = ArcFaceONNX(network, session)
     if os.environ["PEER_RAW"] == "1":
         # The network takes 0..255 and has no operators of that name in front, by which the package would tell.
         recognition.input_mean, recognition.input_std = 0.0, 1.0
@@ -80,21 +87,10 @@ def app() -> FastAPI:
 
 def main() -> None:
     """Options as environment variables too, which workers inherit."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--enrolled", type=Path, required=True)
-    parser.add_argument("--keep", type=Path, required=True)
-    parser.add_argument("--detector", required=True)
-    parser.add_argument("--recognition", required=True)
-    parser.add_argument("--raw", action="store_true", help="The network takes 0..255, not -1..1.")
-    given = parser.parse_args()
-    os.environ["PEER_DETECTOR"], os.environ["PEER_RECOGNITION"] = given.detector, given.recognition
-    os.environ["PEER_RAW"] = str(int(given.raw))
-    serve(
-        "insightface_service:app", Analyser(),
-        port=given.port, workers=given.workers, enrolled=given.enrolled, keep=given.keep,
-    )  # fmt: skip
+    given = arguments(("--detector", Path), ("--recognition", Path), ("--threads", int))
+    os.environ["PEER_DETECTOR"], os.environ["PEER_RECOGNITION"] = str(given.detector), str(given.recognition)
+    os.environ["PEER_RAW"], os.environ["PEER_THREADS"] = str(int(given.raw)), str(given.threads)
+    serve("insightface_service:app", Analyser(), given)
 
 
 if __name__ == "__main__":

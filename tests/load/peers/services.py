@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,11 @@ class Materials:
     Attributes:
         python: interpreter of the peers' environment.
         detector: YuNet's ONNX file. recognition: ONNX file of 112 x 112 faces; `raw` if it takes 0..255.
-        enrolled: folder of `Name/picture.jpg`, the peers' gallery.
-        data_dir: of our service, with the same people and many drawn faces besides.
+        enrolled: folder of `Name/picture.jpg`, the people of every gallery.
+        drawn: .npy of as many faces as are behind them in every gallery, (n, d) float32 of unit length; None for none.
+        data_dir: of our service, with the same people and faces.
+        adopted: `recognition` as our service loads it, with a data folder of its own.
+        kept: folder for what the peers' galleries are made of, for the next start.
     """
 
     python: Path
@@ -48,7 +52,10 @@ class Materials:
     recognition: Path
     raw: bool
     enrolled: Path
+    drawn: Path | None
     data_dir: Path
+    adopted: tuple[Path, Path] | None
+    kept: Path
     logs: Path
 
 
@@ -109,32 +116,46 @@ def _ours(materials: Materials) -> Iterator[Running]:
         yield Running(port, process_id)
 
 
-def _of_our_making(script: str, workers: int, *more: str) -> Callable[[Materials], Any]:
+@contextmanager
+def _ours_with_theirs(materials: Materials) -> Iterator[Running]:
+    if materials.adopted is None:
+        raise NotRunnable("--adopted was not given")
+    network, data_dir = materials.adopted
+    environment = {"SHRINKFACE_EMBEDDER_PATH": str(network.absolute())}
+    with our_service(data_dir, materials.logs / "ours.log", environment) as (port, process_id):
+        yield Running(port, process_id)
+
+
+def _of_our_making(script: str, workers: int, threads: int | None = None) -> Callable[[Materials], Any]:
+    """A service beside this file; `threads` of one network, 0 for as many as it likes."""
+
     @contextmanager
     def started(materials: Materials) -> Iterator[Running]:
-        port = free_port()
-        with tempfile.TemporaryDirectory(prefix="shrinkface-peer-") as own:
-            command = [
-                str(materials.python), str(_HERE / script), "--port", str(port), "--workers", str(workers),
-                "--enrolled", str(materials.enrolled), "--keep", str(Path(own) / "gallery.npz"),
-            ]  # fmt: skip
-            if script.startswith("insightface"):
-                command += ["--detector", str(materials.detector), "--recognition", str(materials.recognition)]
-                command += ["--raw"] if materials.raw else []
-            with _running(command, materials, script, f"http://127.0.0.1:{port}/ready") as process_id:
-                yield Running(port, process_id)
+        port, name = free_port(), script.removesuffix("_service.py")
+        command = [
+            str(materials.python), str(_HERE / script), "--port", str(port), "--workers", str(workers),
+            "--enrolled", str(materials.enrolled), "--keep", str(materials.kept / f"{name}.npz"),
+        ]  # fmt: skip
+        command += ["--drawn", str(materials.drawn)] if materials.drawn is not None else []
+        environment = {}
+        if threads is not None:
+            command += ["--detector", str(materials.detector), "--recognition", str(materials.recognition)]
+            command += ["--threads", str(threads), *(["--raw"] if materials.raw else [])]
+            environment = {"OPENBLAS_NUM_THREADS": str(threads)} if threads else {}
+        with _running(command, materials, script, f"http://127.0.0.1:{port}/ready", environment) as process_id:
+            yield Running(port, process_id)
 
     return started
 
 
 @contextmanager
 def _deepface(materials: Materials) -> Iterator[Running]:
-    """Its API as its own image runs it, with a process a core; its SQLite store holds the people."""
+    """Its API as its own image runs it, with a process a core; its SQLite store holds everybody."""
     packages = next((materials.python.parent.parent / "lib").glob("python*")) / "site-packages"
     weights = packages / "face_recognition_models" / "models"
     if not all((weights / name).exists() for name in _DLIB_WEIGHTS):
         raise NotRunnable(f"{weights} lacks the weights of dlib's network")
-    port = free_port()
+    port, store = free_port(), materials.kept / "deepface.sqlite"
     with tempfile.TemporaryDirectory(prefix="shrinkface-peer-") as own:
         home = Path(own) / ".deepface" / "weights"
         home.mkdir(parents=True)
@@ -144,19 +165,48 @@ def _deepface(materials: Materials) -> Iterator[Running]:
         environment = {
             "DEEPFACE_HOME": own,
             "DEEPFACE_DATABASE_TYPE": "sqlite",
-            "DEEPFACE_SQLITE_PATH": str(Path(own) / "faces.sqlite"),
+            "DEEPFACE_SQLITE_PATH": str(store),
             "DEEPFACE_LOG_LEVEL": "40",
         }
         command = [
             str(materials.python), "-m", "gunicorn", "--workers", "2", "--timeout", "3600",
             "--bind", f"127.0.0.1:{port}", "deepface.api.src.app:create_app()",
         ]  # fmt: skip
+        filled = store.with_suffix(".done")
+        if not filled.exists():
+            store.unlink(missing_ok=True)
         with _running(command, materials, "deepface", f"http://127.0.0.1:{port}/", environment) as process_id:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-                for picture in sorted(materials.enrolled.glob("*/*.jpg")):
-                    fields = {**DEEPFACE, "img_name": picture.parent.name}
-                    client.post("/register", data=fields, files={"img": ("p.jpg", picture.read_bytes(), "image/jpeg")})
+            if not filled.exists():
+                _fill_deepface(port, store, materials)
+                filled.touch()
             yield Running(port, process_id)
+
+
+def _fill_deepface(port: int, store: Path, materials: Materials) -> None:
+    """People by its own call; the drawn rows, which have no pictures, straight into its table."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        for picture in sorted(materials.enrolled.glob("*/*.jpg")):
+            fields = {**DEEPFACE, "img_name": picture.parent.name}
+            client.post("/register", data=fields, files={"img": ("p.jpg", picture.read_bytes(), "image/jpeg")})
+    if materials.drawn is None:
+        return
+    drawn = np.load(materials.drawn, mmap_mode="r")
+    with closing(sqlite3.connect(store)) as connection, connection:
+        people = connection.execute("SELECT embedding, aligned, l2_normalized FROM embeddings").fetchall()
+        if not people:
+            raise NotRunnable("DeepFace registered nobody")
+        length = np.mean([np.linalg.norm(np.frombuffer(row[0], dtype="<f8")) for row in people])
+        connection.executemany(
+            "INSERT INTO embeddings (img_name, face, face_shape, model_name, detector_backend, aligned, l2_normalized, "
+            "embedding, face_hash, embedding_hash) VALUES (?, x'', '[0]', ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    f"drawn-{row:07d}", DEEPFACE["model_name"], DEEPFACE["detector_backend"], people[0][1],
+                    people[0][2], (vector.astype("<f8") * length).tobytes(), f"drawn-{row}", f"drawn-{row}",
+                )
+                for row, vector in enumerate(drawn)
+            ),
+        )  # fmt: skip
 
 
 @contextmanager
@@ -184,21 +234,30 @@ def _deepface_faces(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 _PLAIN = ("/embeddings", {}, "image")
 
+_OURS = ("/v1/embeddings", {}, "image")
+
+
+def _faces(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer["faces"]
+    return found
+
+
+def _insightface(title: str, workers: int, threads: int) -> Compared:
+    started = _of_our_making("insightface_service.py", workers, threads)
+    return Compared(title, "peer", started, _PLAIN, _faces, _cosine)
+
+
 SERVICES = {
-    "ours": Compared(
-        "ShrinkFace", "shrinkface", _ours, ("/v1/embeddings", {}, "image"), lambda answer: answer["faces"], _cosine
+    "ours": Compared("ShrinkFace", "shrinkface", _ours, _OURS, _faces, _cosine),
+    "ours-same": Compared(
+        "ShrinkFace, insightface's network", "shrinkface", _ours_with_theirs, _OURS, _faces, _cosine
     ),
-    "insightface": Compared(
-        "insightface, one process", "peer", _of_our_making("insightface_service.py", 1), _PLAIN,
-        lambda answer: answer["faces"], _cosine,
-    ),
-    "insightface-2": Compared(
-        "insightface, two processes", "peer", _of_our_making("insightface_service.py", 2), _PLAIN,
-        lambda answer: answer["faces"], _cosine,
-    ),
+    "insightface": _insightface("insightface, one process", 1, 0),
+    "insightface-1": _insightface("insightface, one process, a thread a request", 1, 1),
+    "insightface-2": _insightface("insightface, two processes, a thread a request", 2, 1),
     "face_recognition": Compared(
         "face_recognition, two processes", "peer", _of_our_making("face_recognition_service.py", 2), _PLAIN,
-        lambda answer: answer["faces"], _nearness,
+        _faces, _nearness,
     ),
     "deepface": Compared(
         "DeepFace's API, two processes", "deepface", _deepface, ("/represent", DEEPFACE, "img"), _deepface_faces,

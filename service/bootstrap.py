@@ -19,14 +19,14 @@ from service.gallery.embedded import EmbeddedGallery
 from service.identification import CustodyService, EnrolmentService, FaceReader, IdentificationService
 from service.journal import LogJournal
 from service.migration import Gate, GuardedGallery, LinkedCache, Migration, ServedJournal, Side
-from service.ports import EmbeddingCache, Gallery, Journal, MaskClassifier, PictureAnalyser
+from service.ports import EmbeddingCache, Gallery, Journal, PictureAnalyser
 from service.settings import Settings
-from service.telemetry import BATCH_SIZE, GALLERY_RECALL
+from service.telemetry import ATTRIBUTE_BATCH_SIZE, BATCH_SIZE, GALLERY_RECALL
 from service.vision.analysis import ThreadedAnalyser
+from service.vision.attributes.reader import BatchedAttributes, load_networks
 from service.vision.detection import YuNetDetector
 from service.vision.embedding import BatchedEmbedder, OnnxNetwork
 from service.vision.imaging import ImageLimits
-from service.vision.masks import BatchedMaskClassifier, OnnxMaskNetwork
 from service.vision.quality import QualityGate
 
 _PRUNE_EVERY_S = 3_600.0
@@ -74,14 +74,17 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         deadline_s=settings.queue_deadline_s,
     )
     stack.push_async_callback(analyser.close)
-    masks = await asyncio.to_thread(_mask_network, settings.mask_path)
-    classifier = None
-    if masks is not None:
-        classifier = BatchedMaskClassifier(
-            masks, max_pending=settings.embed_max_pending, deadline_s=settings.queue_deadline_s
-        )
-        stack.push_async_callback(classifier.close)
-    shared = _Shared(settings, access, analyser, detector_name, classifier, masks.manifest.name if masks else None)
+    networks = await asyncio.to_thread(
+        load_networks, _mask_path(settings), settings.attribute_models, settings.providers
+    )
+    attributes = BatchedAttributes(
+        networks,
+        max_pending=settings.embed_max_pending,
+        deadline_s=settings.queue_deadline_s,
+        on_batch=lambda network, size: ATTRIBUTE_BATCH_SIZE.labels(network).observe(size),
+    )
+    stack.push_async_callback(attributes.close)
+    shared = _Shared(settings, access, analyser, detector_name, attributes)
     container = await (_on_folder(shared, stack) if settings.milvus_uri is None else _on_milvus(shared, stack))
     served = _Served(container)
     if container.migration is not None:
@@ -98,8 +101,7 @@ class _Shared:
     access: Access
     analyser: PictureAnalyser
     detector_name: str
-    masks: MaskClassifier | None
-    masks_name: str | None
+    attributes: BatchedAttributes
 
 
 class _Served:
@@ -232,13 +234,13 @@ async def _container(
     )
     stack.push_async_callback(embedder.close)
     curve = ImpostorCurve.of(scores)
-    reader = FaceReader(shared.analyser, embedder, cache, max_faces=settings.max_faces, masks=shared.masks)
+    reader = FaceReader(shared.analyser, embedder, cache, max_faces=settings.max_faces, attributes=shared.attributes)
     identity = ServiceIdentity(
         embedder=network.manifest.name,
         detector=shared.detector_name,
         space_id=network.space_id,
         dimension=network.dimension,
-        mask_classifier=shared.masks_name,
+        attributes=shared.attributes.networks_of,
     )
     return Container(
         settings=settings,
@@ -328,11 +330,12 @@ def _cache(settings: Settings, space_id: str, dimension: int) -> EmbeddingCache:
     )
 
 
-def _mask_network(path: Path) -> OnnxMaskNetwork | None:
+def _mask_path(settings: Settings) -> Path | None:
+    path = settings.mask_path
     if not path.exists():
         structlog.get_logger().info("there is no mask classifier, so masks are not told of", path=str(path))
         return None
-    return OnnxMaskNetwork(path)
+    return path
 
 
 def _detector_name(path: Path) -> str:

@@ -11,12 +11,14 @@ import hashlib
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ManifestT = TypeVar("ManifestT", bound=BaseModel)
 
 CROP_SIDE_PX = 112
 
@@ -311,19 +313,29 @@ def read_manifest(model_path: Path) -> ModelManifest:
     Raises:
         ContractError: the manifest is missing or wrong, or the file is not the one it describes.
     """
+    manifest = parse_manifest(model_path, ModelManifest)
+    check_file(model_path, manifest.file, manifest.sha256)
+    return manifest
+
+
+def parse_manifest(model_path: Path, kind: type[ManifestT]) -> ManifestT:
+    """Read `<model>.json` beside a model file. Raises ContractError when it is missing or not of the kind."""
     manifest_path = model_path.with_suffix(".json")
     try:
-        manifest = ModelManifest.model_validate_json(manifest_path.read_bytes())
+        return kind.model_validate_json(manifest_path.read_bytes())
     except OSError as error:
         raise ContractError(f"no manifest at {manifest_path}") from error
     except ValueError as error:
         raise ContractError(f"manifest {manifest_path} is not valid: {error}") from error
-    if manifest.file != model_path.name:
-        raise ContractError(f"manifest {manifest_path} describes {manifest.file}, not {model_path.name}")
+
+
+def check_file(model_path: Path, file: str, sha256: str) -> None:
+    """Raises ContractError when a model file is not the one of this name and SHA-256."""
+    if file != model_path.name:
+        raise ContractError(f"manifest {model_path.with_suffix('.json')} describes {file}, not {model_path.name}")
     try:
         digest = sha256_of_file(model_path)
     except OSError as error:
         raise ContractError(f"no model at {model_path}") from error
-    if digest != manifest.sha256:
+    if digest != sha256:
         raise ContractError(f"{model_path} is not the file that its manifest describes (SHA-256 differs)")
-    return manifest

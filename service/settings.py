@@ -40,6 +40,12 @@ class Settings(BaseSettings):
         default=_MODELS / "mask.onnx",
         description="ONNX network that tells who wears a mask, manifest beside it; without the file nothing is told.",
     )
+    attribute_models: list[Path] = Field(
+        default=[],
+        max_length=16,
+        description="ONNX networks that tell more of a face (age, gender, liveness), manifests beside them, as a JSON "
+        "array of paths; see docs/attributes.md.",
+    )
     providers: list[str] = Field(default=["CPUExecutionProvider"], description="onnxruntime providers, in order.")
     embed_threads: int = Field(default=1, ge=1, le=256, description="Threads of one run of the network.")
     embed_workers: int = Field(default=1, ge=1, le=64, description="Runs of the network at the same time.")

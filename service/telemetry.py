@@ -28,6 +28,12 @@ DECISIONS = Counter("shrinkface_decisions_total", "Open-set decisions", ["decisi
 BATCH_SIZE = Histogram(
     "shrinkface_embed_batch_size", "Faces in one run of the network", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
+ATTRIBUTE_BATCH_SIZE = Histogram(
+    "shrinkface_attribute_batch_size",
+    "Faces in one run of an attribute network",
+    ["network"],
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+)
 CACHE_LOOKUPS = Counter("shrinkface_cache_lookups_total", "Embedding cache lookups", ["outcome"])
 PICTURE_LOOKUPS = Counter(
     "shrinkface_cache_picture_lookups_total",

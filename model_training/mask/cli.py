@@ -20,7 +20,7 @@ from model_training.mask.export import export_mask
 from model_training.mask.recipe import MaskRecipe
 from model_training.shipping.card import write_card
 from model_training.shipping.export import embed_faces, record_metrics
-from service.vision.masks import OnnxMaskNetwork
+from service.vision.attributes.mask import OnnxMaskNetwork
 
 app = typer.Typer(help="The mask classifier: train, export, evaluate.", no_args_is_help=True)
 

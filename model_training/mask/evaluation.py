@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain import MASK_WORN_FROM
-from service.vision.masks import OnnxMaskNetwork
+from service.vision.attributes.mask import OnnxMaskNetwork
 
 _AT_ONCE = 256
 

@@ -12,7 +12,7 @@ from model_training.mask.network import MaskNetwork, MaskProbability
 from model_training.mask.recipe import MaskRecipe
 from model_training.shipping.export import ParityError, write_onnx
 from service.contract import CROP_SIDE_PX, ModelManifest, sha256_of_file
-from service.vision.masks import INPUT_SIDE_PX, OnnxMaskNetwork, mask_input
+from service.vision.attributes.mask import INPUT_SIDE_PX, OnnxMaskNetwork, mask_input
 
 _PARITY_TOLERANCE = 1e-5
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from service.vision.masks import INPUT_SIDE_PX
+from service.vision.attributes.mask import INPUT_SIDE_PX
 
 _STRIDES = (1, 2, 1, 2)
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from model_training.mask.examples import ExamplePainter
 from model_training.mask.network import MaskNetwork
 from model_training.mask.recipe import MaskRecipe
-from service.vision.masks import mask_input
+from service.vision.attributes.mask import mask_input
 
 _LOG_EVERY = 50
 

@@ -49,10 +49,25 @@ class Mask(Answer):
     probability: float
 
 
+class Attribute(Answer):
+    """What a network says of a face.
+
+    `kind` is `classes`: `value` is the likeliest label, with its `probability` and those of all; `value`: a number of
+    `unit`; or `score`: whether something is so, which is when `probability` reaches `threshold`.
+    """
+
+    kind: str
+    value: bool | float | str
+    probability: float | None = None
+    probabilities: Mapping[str, float] | None = None
+    threshold: float | None = None
+    unit: str | None = None
+
+
 class Face(Answer):
     """A face in a picture. Landmarks: image-left and image-right eye, nose, image-left and image-right mouth corner.
 
-    `mask` is None unless `attributes` asked for it.
+    `attributes` has what the call's `attributes` asked for, by name; `mask` is None unless it did.
     """
 
     box: Box
@@ -60,6 +75,7 @@ class Face(Answer):
     detection_score: float
     quality: Quality
     mask: Mask | None = None
+    attributes: Mapping[str, Attribute] = {}
 
 
 class EmbeddedFace(Face):
@@ -76,12 +92,13 @@ class EnrolledFace(Face):
 
 
 class Model(Answer):
-    """The model behind an answer."""
+    """The model behind an answer; `attributes` names the networks that tell each attribute of a face."""
 
     embedder: str
     detector: str
     space_id: str
     dimension: int
+    attributes: Mapping[str, str] = {}
 
 
 class Conflict(Answer):

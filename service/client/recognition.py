@@ -32,7 +32,6 @@ from service.client.pictures import Picture, batched, content_of, contents_of
 
 OnExisting = Literal["reject", "extend"]
 OnConflict = Literal["report", "reject"]
-Attribute = Literal["mask"]
 
 T = TypeVar("T")
 GroupedT = TypeVar("GroupedT")
@@ -71,7 +70,7 @@ def enrol(
     on_existing: OnExisting | None = None,
     on_conflict: OnConflict | None = None,
     expires_at: datetime | None = None,
-    attributes: Sequence[Attribute] = (),
+    attributes: Sequence[str] = (),
     idempotency_key: str | None = None,
 ) -> Call[Enrolment]:
     """Store the one face of each picture under one person. Returns when that is on the service's disk.
@@ -85,7 +84,8 @@ def enrol(
         on_conflict: when somebody else looks like the person: `report` says so in the result, `reject` raises
             `looks-like-another`.
         expires_at: when the faces are to be erased; with a time zone.
-        attributes: what else to tell of each face; `mask` is all there is.
+        attributes: what else to tell of each face: `mask`, and what the service has networks for, as
+            `ready().model.attributes` says.
         idempotency_key: for a day, a repetition with the same one stores nothing again. Made for every call unless
             given, so that the call itself can be sent again after an answer was lost.
 
@@ -123,7 +123,7 @@ def identify(
     max_faces: int | None = None,
     exact: bool = False,
     person_ids: Sequence[str] | None = None,
-    attributes: Sequence[Attribute] = (),
+    attributes: Sequence[str] = (),
 ) -> Call[Identification]:
     """Who is in a picture: every face with its candidates and a decision. Nobody known is a result, not an error.
 
@@ -134,7 +134,8 @@ def identify(
         max_faces: look at the largest so many faces only.
         exact: compare with every face, however large the gallery.
         person_ids: the only persons whom it may be.
-        attributes: what else to tell of each face; `mask` is all there is.
+        attributes: what else to tell of each face: `mask`, and what the service has networks for, as
+            `ready().model.attributes` says.
 
     Raises:
         ProblemError: such as `no-face`, `attribute-unavailable`.
@@ -151,6 +152,7 @@ def verify(
     person_id: str | None = None,
     gallery: str | None = None,
     fmr: float | None = None,
+    attributes: Sequence[str] = (),
 ) -> Call[Verification]:
     """Whether a picture shows the same person as another, or as somebody enrolled.
 
@@ -158,6 +160,7 @@ def verify(
         reference: the other picture, or
         person_id: the person enrolled.
         fmr: the false-match rate to decide at.
+        attributes: see `identify`.
 
     Raises:
         ProblemError: such as `no-face`, `several-faces`, `person-not-found`.
@@ -166,25 +169,22 @@ def verify(
     pictures = [("image", content_of(image))]
     if reference is not None:
         pictures.append(("reference", content_of(reference)))
-    form = {"person_id": person_id, "gallery": gallery, "fmr": fmr}
+    form = {"person_id": person_id, "gallery": gallery, "fmr": fmr, "attributes": _named(attributes)}
     return _asked("/v1/verify", reading(Verification), pictures, form)
 
 
-def detect(
-    image: Picture, *, max_faces: int | None = None, attributes: Sequence[Attribute] = ()
-) -> Call[DetectedFaces]:
+def detect(image: Picture, *, max_faces: int | None = None, attributes: Sequence[str] = ()) -> Call[DetectedFaces]:
     """The faces of a picture: boxes, landmarks and quality. Raises ProblemError, Unreachable, UnexpectedAnswer.
 
     Args:
-        attributes: what else to tell of each face; `mask` is all there is.
+        attributes: what else to tell of each face: `mask`, and what the service has networks for, as
+            `ready().model.attributes` says.
     """
     pictures, form = [("image", content_of(image))], {"max_faces": max_faces, "attributes": _named(attributes)}
     return _asked("/v1/detect", reading(DetectedFaces), pictures, form)
 
 
-def embeddings(
-    image: Picture, *, max_faces: int | None = None, attributes: Sequence[Attribute] = ()
-) -> Call[EmbeddedFaces]:
+def embeddings(image: Picture, *, max_faces: int | None = None, attributes: Sequence[str] = ()) -> Call[EmbeddedFaces]:
     """As `detect`, with the embedding of each face."""
     pictures, form = [("image", content_of(image))], {"max_faces": max_faces, "attributes": _named(attributes)}
     return _asked("/v1/embeddings", reading(EmbeddedFaces), pictures, form)
@@ -200,7 +200,7 @@ def identify_many(
     max_faces: int | None = None,
     exact: bool = False,
     person_ids: Sequence[str] | None = None,
-    attributes: Sequence[Attribute] = (),
+    attributes: Sequence[str] = (),
     batch: int = 32,
 ) -> Call[Page[IdentifyItem]] | None:
     """As `identify` for many pictures, which are read and sent `batch` at a time. Yields an item a picture, in order.
@@ -301,7 +301,7 @@ def _identify_form(
     max_faces: int | None,
     exact: bool,
     person_ids: Sequence[str] | None,
-    attributes: Sequence[Attribute],
+    attributes: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "gallery": gallery,
@@ -315,7 +315,7 @@ def _identify_form(
     }
 
 
-def _named(attributes: Sequence[Attribute]) -> str | None:
+def _named(attributes: Sequence[str]) -> str | None:
     """As a form has them; a service that knows none is not asked for none."""
     return ",".join(attributes) or None
 

@@ -1,5 +1,15 @@
 """The words of the domain: faces, persons, matches, and what can go wrong. No HTTP, no SQL, no network runtime."""
 
+from service.domain.attributes import (
+    ATTRIBUTE_NAME,
+    MASK_WORN_FROM,
+    AttributeReading,
+    ClassReading,
+    ScoreReading,
+    ValueReading,
+    age_range,
+    mean_reading,
+)
 from service.domain.errors import (
     AttributeUnavailable,
     Base64Invalid,
@@ -42,15 +52,12 @@ from service.domain.errors import (
     Unauthenticated,
 )
 from service.domain.faces import (
-    MASK_WORN_FROM,
     AnalysedFace,
-    Attribute,
     Box,
     Decision,
     Detection,
     FaceQuality,
     IdentifiedFace,
-    MaskEstimate,
     Match,
     ServiceIdentity,
 )
@@ -79,11 +86,13 @@ from service.domain.people import (
 )
 
 __all__ = [
+    "ATTRIBUTE_NAME",
     "AnalysedFace",
-    "Attribute",
+    "AttributeReading",
     "AttributeUnavailable",
     "Base64Invalid",
     "Box",
+    "ClassReading",
     "CropNotKept",
     "Decision",
     "Detection",
@@ -116,7 +125,6 @@ __all__ = [
     "LooksLikeAnother",
     "MASK_WORN_FROM",
     "MAX_METADATA_DEPTH",
-    "MaskEstimate",
     "Match",
     "MigrationConflict",
     "MigrationUnsupported",
@@ -138,6 +146,7 @@ __all__ = [
     "RateLimited",
     "Removal",
     "RevisionMismatch",
+    "ScoreReading",
     "ServiceIdentity",
     "SeveralFacesFound",
     "SpaceMismatch",
@@ -146,7 +155,10 @@ __all__ = [
     "UNCHANGED",
     "Unauthenticated",
     "Unchanged",
+    "ValueReading",
+    "age_range",
     "check_gallery_name",
     "check_metadata_depth",
     "check_person_id",
+    "mean_reading",
 ]

@@ -98,7 +98,7 @@ class QualityTooLow(DomainError):
 
 
 class AttributeUnavailable(DomainError):
-    """An attribute was asked for that this service has no classifier for."""
+    """An attribute was asked for that this service has no network for, or that its network cannot tell of this face."""
 
     code = "attribute-unavailable"
 

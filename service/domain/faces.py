@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from service.domain.attributes import AttributeReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,41 +79,19 @@ class FaceQuality:
     pitch_deg: float | None = None
 
 
-# What can be told of a face beyond who it is, where it is asked for.
-Attribute = Literal["mask"]
-
-# A face wears a mask if the classifier takes that for at least as likely as not.
-MASK_WORN_FROM = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class MaskEstimate:
-    """Whether a face wears a mask.
-
-    Attributes:
-        probability: in [0, 1], that it does.
-    """
-
-    probability: float
-
-    @property
-    def worn(self) -> bool:
-        """Whether it is taken to."""
-        return self.probability >= MASK_WORN_FROM
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class AnalysedFace:
     """A detection with its quality and, where they were asked for, embedding and attributes.
 
     Attributes:
         embedding: (d,) float32 of unit length.
+        attributes: by name, those that were asked for.
     """
 
     detection: Detection
     quality: FaceQuality
     embedding: NDArray[np.float32] | None = None
-    mask: MaskEstimate | None = None
+    attributes: Mapping[str, AttributeReading] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +130,15 @@ class IdentifiedFace:
 
 @dataclass(frozen=True, slots=True)
 class ServiceIdentity:
-    """What every answer says of the model behind it."""
+    """What every answer says of the model behind it.
+
+    Attributes:
+        attributes: the networks that tell each attribute, by its name.
+    """
 
     embedder: str
     detector: str
     space_id: str
     dimension: int
-    mask_classifier: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from service.calibration import ImpostorCurve
 from service.domain import (
     AnalysedFace,
-    Attribute,
     InvalidRequest,
     LooksLikeAnother,
     Match,
@@ -102,7 +101,7 @@ class EnrolmentService:
         extend: bool = False,
         on_conflict: Literal["report", "reject"] = "report",
         expires_at: datetime | None = None,
-        attributes: Collection[Attribute] = (),
+        attributes: Collection[str] = (),
         actor: str = "anonymous",
         new_id: NewId | None = None,
     ) -> Enrolment:
@@ -139,7 +138,9 @@ class EnrolmentService:
             raise InvalidRequest("expires_at lies in the past", field="expires_at")
         settings = await self._gallery.settings(gallery)
         gate = settings.quality_gate or self._quality_gate
-        found = [await self._reader.only_face(picture, index, gate) for index, picture in enumerate(pictures)]
+        found = [
+            await self._reader.only_face(picture, index, gate, attributes) for index, picture in enumerate(pictures)
+        ]
         timings = _summed([of_picture for _, of_picture in found])
         faces = [face for face, _ in found]
         digests = [crop_digest(face.crop) for face in faces]
@@ -147,7 +148,7 @@ class EnrolmentService:
         vectors = await self._reader.embed(faces)
         embedded = time.perf_counter()
         # Before anything is stored: if this fails, all of it has.
-        masks = await self._reader.masks_of(faces, attributes, timings)
+        told = await self._reader.attributes_of(faces, attributes, timings)
         found_out = time.perf_counter()
         results = await self._gallery.search(gallery, vectors, _LOOKALIKES)
         owners = [await self._owner(gallery, digest, result) for digest, result in zip(digests, results, strict=True)]
@@ -190,8 +191,8 @@ class EnrolmentService:
             "store": ms_since(searched),
         }
         enrolled = tuple(
-            EnrolledFace(face_id, AnalysedFace(face.detection, face.quality, mask=mask), already)
-            for (face_id, already), face, mask in zip(ids, faces, masks, strict=True)
+            EnrolledFace(face_id, AnalysedFace(face.detection, face.quality, attributes=of_face), already)
+            for (face_id, already), face, of_face in zip(ids, faces, told, strict=True)
         )
         return Enrolment(person, enrolled, conflicts, bool(new), timings)
 

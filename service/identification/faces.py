@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from service.domain import (
     AnalysedFace,
-    Attribute,
+    AttributeReading,
     AttributeUnavailable,
     InvalidRequest,
-    MaskEstimate,
     NoFaceFound,
     QualityLevel,
     QualityTooLow,
@@ -24,12 +23,13 @@ from service.domain import (
 )
 from service.ports import (
     AnalysedPicture,
+    AttributeReader,
+    BoxView,
     Embedder,
     EmbeddingCache,
     FoundFace,
     KnownFace,
     KnownPicture,
-    MaskClassifier,
     PictureAnalyser,
 )
 
@@ -53,11 +53,11 @@ class Reading:
     """A picture with the embeddings of its faces.
 
     Attributes:
-        masks: of its faces in their order, None where nobody asked.
+        attributes: of its faces in their order, by name; empty where nobody asked.
     """
 
     picture: KnownPicture
-    masks: Sequence[MaskEstimate | None]
+    attributes: Sequence[Mapping[str, AttributeReading]]
     timings_ms: dict[str, float]
 
 
@@ -66,7 +66,7 @@ class FaceReader:
 
     Args:
         max_faces: that one picture is answered for at most.
-        masks: None where there is no classifier.
+        attributes: tells them; None where there is no network for any.
     """
 
     def __init__(
@@ -76,41 +76,52 @@ class FaceReader:
         cache: EmbeddingCache,
         *,
         max_faces: int,
-        masks: MaskClassifier | None = None,
+        attributes: AttributeReader | None = None,
     ) -> None:
         self._analyser, self._embedder, self._cache = analyser, embedder, cache
         self._max_faces = max_faces
-        self._masks = masks
+        self._attributes = attributes
 
     @property
-    def attributes(self) -> frozenset[Attribute]:
+    def attributes(self) -> frozenset[str]:
         """What can be told of faces."""
-        return frozenset(() if self._masks is None else ("mask",))
+        return frozenset() if self._attributes is None else self._attributes.names
 
-    def check_attributes(self, asked: Collection[Attribute]) -> None:
+    def check_attributes(self, asked: Collection[str]) -> None:
         """Raises AttributeUnavailable when something is asked for that cannot be told here."""
         missing = sorted(set(asked) - self.attributes)
         if missing:
+            available = sorted(self.attributes)
             raise AttributeUnavailable(
-                f"this service has no classifier for {', '.join(missing)}", attributes=missing, field="attributes"
+                f"this service has no network for {', '.join(missing)}; it has one for "
+                f"{', '.join(available) or 'nothing'}",
+                attributes=missing,
+                available=available,
+                field="attributes",
             )
 
-    async def masks_of(
-        self, faces: Sequence[FoundFace], asked: Collection[Attribute], timings_ms: dict[str, float]
-    ) -> list[MaskEstimate | None]:
-        """Whether each face wears a mask, if that is asked for; the time it took goes into `timings_ms`."""
-        if "mask" not in asked or self._masks is None:
-            return [None] * len(faces)
-        started = time.perf_counter()
-        probabilities = await self._masks.probabilities([face.crop for face in faces])
-        timings_ms["mask"] = ms_since(started)
-        return [MaskEstimate(probability) for probability in probabilities]
+    async def attributes_of(
+        self, faces: Sequence[FoundFace], asked: Collection[str], timings_ms: dict[str, float]
+    ) -> Sequence[Mapping[str, AttributeReading]]:
+        """What is asked for of faces that were found for it; the time that each took goes into `timings_ms`."""
+        if not asked or self._attributes is None:
+            return [{}] * len(faces)
+        told = await self._attributes.read(faces, frozenset(asked))
+        timings_ms |= told.timings_ms
+        return told.faces
 
-    async def all_faces(self, picture: bytes, max_faces: int | None) -> AnalysedPicture:
-        """The picture's faces, largest first; none is an answer too. Raises InvalidRequest for a wrong `max_faces`."""
-        return await self._analyser.analyse(picture, max_faces=self._most_faces(max_faces))
+    async def all_faces(
+        self, picture: bytes, max_faces: int | None, attributes: Collection[str] = ()
+    ) -> AnalysedPicture:
+        """The picture's faces, largest first, ready for `attributes_of`; none is an answer too.
 
-    async def read(self, picture: bytes, max_faces: int | None, attributes: Collection[Attribute] = ()) -> Reading:
+        Raises:
+            InvalidRequest: a wrong `max_faces`.
+        """
+        most = self._most_faces(max_faces)
+        return await self._analyser.analyse(picture, max_faces=most, views=self._views(attributes))
+
+    async def read(self, picture: bytes, max_faces: int | None, attributes: Collection[str] = ()) -> Reading:
         """The picture's faces with embeddings, largest first, from the cache where it has seen this very picture.
 
         Raises:
@@ -122,21 +133,21 @@ class FaceReader:
         most = self._most_faces(max_faces)
         started = time.perf_counter()
         key = f"{self._analyser.identity}:{most}:{await _sha256(picture)}"
-        # Attributes are told of crops, and those are not kept.
+        # Attributes are told of pixels, and those are not kept.
         known = await self._cache.seen(key) if not attributes else None
         timings = {"cache": ms_since(started)}
-        masks: Sequence[MaskEstimate | None] = ()
+        told: Sequence[Mapping[str, AttributeReading]] = ()
         if known is None:
-            analysed = await self._analyser.analyse(picture, max_faces=most)
+            analysed = await self._analyser.analyse(picture, max_faces=most, views=self._views(attributes))
             timings |= analysed.timings_ms
             started = time.perf_counter()
             known = await self._known(analysed)
             timings["embed"] = ms_since(started)
             await self._cache.saw(key, known)
-            masks = await self.masks_of(analysed.faces, attributes, timings)
+            told = await self.attributes_of(analysed.faces, attributes, timings)
         if not known.faces:
             raise NoFaceFound("the picture shows no face", picture=0)
-        return Reading(known, masks or [None] * len(known.faces), timings)
+        return Reading(known, told or [{}] * len(known.faces), timings)
 
     async def _known(self, analysed: AnalysedPicture) -> KnownPicture:
         digests = [crop_digest(face.crop) for face in analysed.faces]
@@ -148,14 +159,16 @@ class FaceReader:
         return KnownPicture(analysed.width, analysed.height, faces, analysed.faces_total)
 
     async def only_face(
-        self, picture: bytes, index: int, gate: QualityLevel = "off"
+        self, picture: bytes, index: int, gate: QualityLevel = "off", attributes: Collection[str] = ()
     ) -> tuple[FoundFace, Mapping[str, float]]:
-        """The one face that a picture is about, and timings; with bystanders it is refused, not guessed at.
+        """The one face that a picture is about, ready for `attributes_of`, and timings.
+
+        With bystanders it is refused, not guessed at.
 
         Raises:
             NoFaceFound, SeveralFacesFound, QualityTooLow: with `index`, the picture's number in the request.
         """
-        analysed = await self._analyser.analyse(picture, max_faces=2)
+        analysed = await self._analyser.analyse(picture, max_faces=2, views=self._views(attributes))
         if not analysed.faces:
             raise NoFaceFound(f"picture {index} shows no face", picture=index)
         if analysed.faces_total > 1:
@@ -192,6 +205,9 @@ class FaceReader:
                 vectors[index] = vector
         found = [vector for vector in vectors if vector is not None]
         return found, {digests[index]: found[index] for index in missing}
+
+    def _views(self, attributes: Collection[str]) -> frozenset[BoxView]:
+        return frozenset() if self._attributes is None else self._attributes.views(attributes)
 
     def _most_faces(self, asked: int | None) -> int:
         if asked is not None and not 1 <= asked <= self._max_faces:

@@ -11,7 +11,6 @@ import numpy as np
 from service.calibration import ImpostorCurve
 from service.domain import (
     AnalysedFace,
-    Attribute,
     Decision,
     IdentifiedFace,
     InvalidRequest,
@@ -80,12 +79,12 @@ class IdentificationService:
         self._gate = quality_gate
 
     @property
-    def attributes(self) -> frozenset[Attribute]:
+    def attributes(self) -> frozenset[str]:
         """What can be told of faces where it is asked for."""
         return self._reader.attributes
 
     async def detect(
-        self, picture: bytes, *, max_faces: int | None = None, attributes: Collection[Attribute] = ()
+        self, picture: bytes, *, max_faces: int | None = None, attributes: Collection[str] = ()
     ) -> PictureFaces:
         """Boxes, landmarks and quality of all faces; none is an answer too.
 
@@ -93,17 +92,17 @@ class IdentificationService:
             AttributeUnavailable: one of `attributes` cannot be told here.
         """
         self._reader.check_attributes(attributes)
-        analysed = await self._reader.all_faces(picture, max_faces)
+        analysed = await self._reader.all_faces(picture, max_faces, attributes)
         timings = dict(analysed.timings_ms)
-        masks = await self._reader.masks_of(analysed.faces, attributes, timings)
+        told = await self._reader.attributes_of(analysed.faces, attributes, timings)
         faces = [
-            AnalysedFace(face.detection, face.quality, mask=mask)
-            for face, mask in zip(analysed.faces, masks, strict=True)
+            AnalysedFace(face.detection, face.quality, attributes=of_face)
+            for face, of_face in zip(analysed.faces, told, strict=True)
         ]
         return picture_faces(analysed, faces, timings)
 
     async def embeddings(
-        self, picture: bytes, *, max_faces: int | None = None, attributes: Collection[Attribute] = ()
+        self, picture: bytes, *, max_faces: int | None = None, attributes: Collection[str] = ()
     ) -> PictureFaces:
         """As `detect`, with the embedding of each face.
 
@@ -112,8 +111,8 @@ class IdentificationService:
         """
         reading = await self._reader.read(picture, max_faces, attributes)
         faces = [
-            AnalysedFace(face.detection, face.quality, face.embedding, mask)
-            for face, mask in zip(reading.picture.faces, reading.masks, strict=True)
+            AnalysedFace(face.detection, face.quality, face.embedding, of_face)
+            for face, of_face in zip(reading.picture.faces, reading.attributes, strict=True)
         ]
         return picture_faces(reading.picture, faces, reading.timings_ms)
 
@@ -128,7 +127,7 @@ class IdentificationService:
         max_faces: int | None = None,
         exact: bool = False,
         among: Sequence[str] | None = None,
-        attributes: Collection[Attribute] = (),
+        attributes: Collection[str] = (),
     ) -> Identification:
         """Who of a gallery is in the picture.
 
@@ -169,11 +168,11 @@ class IdentificationService:
         achieved = self._curve.fpir(threshold, size)
         faces = tuple(
             IdentifiedFace(
-                AnalysedFace(face.detection, face.quality, face.embedding, mask),
+                AnalysedFace(face.detection, face.quality, face.embedding, of_face),
                 result.matches,
                 _decide(result.matches, threshold, achieved),
             )
-            for face, mask, result in zip(known.faces, reading.masks, results, strict=True)
+            for face, of_face, result in zip(known.faces, reading.attributes, results, strict=True)
         )
         return Identification(
             width=known.width,
@@ -195,27 +194,31 @@ class IdentificationService:
         gallery: str,
         person_id: str | None = None,
         fmr: float = 1e-3,
+        attributes: Collection[str] = (),
     ) -> Verification:
         """Compare the one face of a picture with that of another picture, or with an enrolled person.
 
         Args:
             fmr: target false-match rate of the comparison.
+            attributes: what else to tell of the face of each picture.
 
         Raises:
+            AttributeUnavailable: one of `attributes` cannot be told here.
             InvalidRequest: neither or both of `reference` and `person_id`.
             NoFaceFound, SeveralFacesFound, GalleryNotFound, PersonNotFound.
         """
+        self._reader.check_attributes(attributes)
         if (reference is None) == (person_id is None):
             raise InvalidRequest("verify takes a second picture or a person_id, one of the two", field="person_id")
         if not 0.0 < fmr < 1.0:
             raise InvalidRequest("fmr lies between 0 and 1", field="fmr")
-        probe, _ = await self._reader.only_face(picture, 0, self._gate)
-        other, face_id = None, None
+        probe, _ = await self._reader.only_face(picture, 0, self._gate, attributes)
+        found, face_id = None, None
         if reference is not None:
-            found, _ = await self._reader.only_face(reference, 1, self._gate)
+            found, _ = await self._reader.only_face(reference, 1, self._gate, attributes)
             vectors = await self._reader.embed([probe, found])
             similarity = float(np.clip(vectors[0] @ vectors[1], -1.0, 1.0))
-            other, comparisons = AnalysedFace(found.detection, found.quality), 1
+            comparisons = 1
         else:
             assert person_id is not None
             vector = (await self._reader.embed([probe]))[0]
@@ -223,6 +226,12 @@ class IdentificationService:
                 check_gallery_name(gallery), check_person_id(person_id), vector
             )
             similarity, face_id, comparisons = matches[0].similarity, matches[0].face_id, len(matches)
+        pictured = [probe] if found is None else [probe, found]
+        told = await self._reader.attributes_of(pictured, attributes, {})
+        faces = [
+            AnalysedFace(face.detection, face.quality, attributes=of_face)
+            for face, of_face in zip(pictured, told, strict=True)
+        ]
         # Against a person of several faces the best of them counts, which gives a stranger several chances.
         threshold = self._curve.threshold(fmr, comparisons)
         return Verification(
@@ -230,8 +239,8 @@ class IdentificationService:
             similarity=similarity,
             threshold=threshold,
             false_match_rate=self._curve.fpir(similarity, comparisons),
-            probe=AnalysedFace(probe.detection, probe.quality),
-            reference=other,
+            probe=faces[0],
+            reference=faces[1] if found is not None else None,
             face_id=face_id,
         )
 

@@ -3,10 +3,22 @@
 from service.ports.cache import EmbeddingCache, KnownFace, KnownPicture
 from service.ports.gallery import Gallery, GallerySummary, SearchResult
 from service.ports.journal import Journal, JournalEntry, Replay
-from service.ports.vision import AnalysedPicture, Detector, Embedder, FoundFace, MaskClassifier, PictureAnalyser
+from service.ports.vision import (
+    AnalysedPicture,
+    AttributeReader,
+    AttributesTold,
+    BoxView,
+    Detector,
+    Embedder,
+    FoundFace,
+    PictureAnalyser,
+)
 
 __all__ = [
     "AnalysedPicture",
+    "AttributeReader",
+    "AttributesTold",
+    "BoxView",
     "Detector",
     "Embedder",
     "EmbeddingCache",
@@ -17,7 +29,6 @@ __all__ = [
     "JournalEntry",
     "KnownFace",
     "KnownPicture",
-    "MaskClassifier",
     "PictureAnalyser",
     "Replay",
     "SearchResult",

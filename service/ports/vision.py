@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain import Detection, FaceQuality
+from service.domain import AttributeReading, Detection, FaceQuality
 
 
 class Detector(Protocol):
@@ -23,12 +23,31 @@ class Detector(Protocol):
         """Faces in a (height, width, 3) uint8 BGR picture, most confident first, in its pixels."""
 
 
+@dataclass(frozen=True, slots=True)
+class BoxView:
+    """A way to cut a face out by its box: upright with the picture, with its surroundings.
+
+    Attributes:
+        scale: how many times the box's sides the window has.
+        side_px: of the square that it is brought to.
+        shape: of the window: the square of the box's longer side, or the box's own, which is then stretched.
+        outside: what is done where the picture ends: it is black there, or the window is moved and made smaller until
+            it lies inside.
+    """
+
+    scale: float
+    side_px: int
+    shape: Literal["square", "box"] = "square"
+    outside: Literal["black", "inside"] = "black"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundFace:
     """A face that was found, measured and cut out.
 
     Attributes:
         crop: (112, 112, 3) uint8, BGR, aligned by the contract.
+        views: (side_px, side_px, 3) uint8, BGR, each of those that were asked for.
         strict_issues: what falls short of the strict enrolment gate; `quality.issues` is of the standard one.
     """
 
@@ -36,6 +55,7 @@ class FoundFace:
     quality: FaceQuality
     crop: NDArray[np.uint8]
     strict_issues: tuple[str, ...] = ()
+    views: Mapping[BoxView, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,8 +81,11 @@ class PictureAnalyser(Protocol):
     def identity(self) -> str:
         """Names everything but the picture and `max_faces` that decides about an analysis."""
 
-    async def analyse(self, picture: bytes, *, max_faces: int) -> AnalysedPicture:
+    async def analyse(self, picture: bytes, *, max_faces: int, views: Collection[BoxView] = ()) -> AnalysedPicture:
         """Decode, detect, align and assess.
+
+        Args:
+            views: to cut out of the picture of each face beside the aligned crop, in its full resolution.
 
         Raises:
             ImageError: one of its kinds, when the bytes are not an acceptable picture.
@@ -99,15 +122,33 @@ class Embedder(Protocol):
         """
 
 
-class MaskClassifier(Protocol):
-    """Tells whether faces wear masks, gathering concurrent callers into batches."""
+@dataclass(frozen=True, slots=True)
+class AttributesTold:
+    """What networks say of faces.
 
-    async def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> list[float]:
-        """How likely each face wears a mask, in [0, 1].
+    Attributes:
+        faces: in the order given, readings by the attribute's name.
+        timings_ms: wall time until each attribute was known; those of networks that run side by side overlap.
+    """
 
-        Args:
-            crops: each (112, 112, 3) uint8, BGR, aligned by the contract.
+    faces: Sequence[Mapping[str, AttributeReading]]
+    timings_ms: Mapping[str, float]
+
+
+class AttributeReader(Protocol):
+    """Tells attributes of faces by networks, gathering concurrent callers into batches."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The attributes that it can tell."""
+
+    def views(self, asked: Collection[str]) -> frozenset[BoxView]:
+        """The views of a face that it needs for these attributes, beside the aligned crop."""
+
+    async def read(self, faces: Sequence[FoundFace], asked: Collection[str]) -> AttributesTold:
+        """Tell these attributes, of `names`, of faces that have the views for them.
 
         Raises:
-            Overloaded: the queue is full or the deadline has passed.
+            Overloaded: a queue is full or the deadline has passed.
+            AttributeUnavailable: a network gave no finite answer about one of the faces.
         """

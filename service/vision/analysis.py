@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from service.contract import ContractError, align, magnification
 from service.domain import Detection, NotReady, Overloaded
-from service.ports import AnalysedPicture, Detector, FoundFace
+from service.ports import AnalysedPicture, BoxView, Detector, FoundFace
+from service.vision.attributes.views import box_view
 from service.vision.imaging import Decoded, ImageLimits, decode, decode_reduced, png
 from service.vision.quality import STRICT, QualityGate, assess
 
@@ -64,7 +66,7 @@ class ThreadedAnalyser:
         # The workers are the parallelism; OpenCV's own threads would only get in their way.
         cv2.setNumThreads(1)
 
-    async def analyse(self, picture: bytes, *, max_faces: int) -> AnalysedPicture:
+    async def analyse(self, picture: bytes, *, max_faces: int, views: Collection[BoxView] = ()) -> AnalysedPicture:
         """See the port."""
         self._check_open()
         if self._pending >= self._max_pending:
@@ -78,7 +80,7 @@ class ThreadedAnalyser:
                 # Its turn came while the threads were ending; whoever waits behind it is told the same.
                 self._slots.release()
                 raise
-            work = asyncio.get_running_loop().run_in_executor(self._threads, self._analyse, picture, max_faces)
+            work = asyncio.get_running_loop().run_in_executor(self._threads, self._analyse, picture, max_faces, views)
             # The slot belongs to the thread, not to the caller: one who goes away must not let another thread start.
             work.add_done_callback(lambda _: self._slots.release())
             return await asyncio.shield(work)
@@ -104,7 +106,7 @@ class ThreadedAnalyser:
         except TimeoutError:
             raise Overloaded("the picture waited too long", retry_after_s=1) from None
 
-    def _analyse(self, picture: bytes, max_faces: int) -> AnalysedPicture:
+    def _analyse(self, picture: bytes, max_faces: int, views: Collection[BoxView]) -> AnalysedPicture:
         started = time.perf_counter()
         seen = decode_reduced(picture, self._limits, least_side_px=self._search_side_px)
         decoded = time.perf_counter()
@@ -112,7 +114,8 @@ class ThreadedAnalyser:
         detections.sort(key=lambda found: found.box.width * found.box.height, reverse=True)
         detected = time.perf_counter()
         source = _Source(picture, self._limits, seen)
-        faces = [face for found in detections[:max_faces] if (face := self._cut_out(source, found)) is not None]
+        found_faces = (self._cut_out(source, found, views) for found in detections[:max_faces])
+        faces = [face for face in found_faces if face is not None]
         aligned = time.perf_counter()
         return AnalysedPicture(
             width=seen.width,
@@ -126,7 +129,7 @@ class ThreadedAnalyser:
             },
         )
 
-    def _cut_out(self, source: _Source, found: Detection) -> FoundFace | None:
+    def _cut_out(self, source: _Source, found: Detection, views: Collection[BoxView]) -> FoundFace | None:
         try:
             face, crop = source.cut_out(found)
         except ContractError:
@@ -134,7 +137,13 @@ class ThreadedAnalyser:
             return None
         quality = assess(face, crop, self._gate)
         strict = self._strict_gate.issues(quality.side_px, quality.detection_score, quality.sharpness, quality.yaw)
-        return FoundFace(detection=face, quality=quality, crop=crop, strict_issues=strict)
+        return FoundFace(
+            detection=face,
+            quality=quality,
+            crop=crop,
+            strict_issues=strict,
+            views={view: source.view(face, view) for view in views},
+        )
 
 
 class _Source:
@@ -160,6 +169,10 @@ class _Source:
         if magnification(found.landmarks) <= 1.0:
             return face, align(seen.pixels, found.landmarks)
         return face, align(self._pixels(), face.landmarks)
+
+    def view(self, face: Detection, view: BoxView) -> NDArray[np.uint8]:
+        """A face of `cut_out` with its surroundings, always from the whole picture: liveness is told by its grain."""
+        return box_view(self._pixels() if self._seen.reduced else self._seen.pixels, face.box, view)
 
     def _pixels(self) -> NDArray[np.uint8]:
         if self._whole is None:

@@ -70,7 +70,7 @@ class MicroBatcher(Generic[Item, Result]):
         if self._closed:
             raise NotReady("the service is shutting down")
         if len(self._queue) + len(items) > self._max_pending:
-            raise Overloaded("too many faces are waiting to be embedded", retry_after_s=1)
+            raise Overloaded("too many faces are waiting for a network", retry_after_s=1)
         loop = asyncio.get_running_loop()
         expires_at = loop.time() + self._deadline_s
         waiting = [_Waiting(item, loop.create_future(), expires_at) for item in items]
@@ -133,7 +133,7 @@ class MicroBatcher(Generic[Item, Result]):
             if entry.future.done():
                 continue
             if entry.expires_at < now:
-                entry.future.set_exception(Overloaded("the face waited too long to be embedded", retry_after_s=1))
+                entry.future.set_exception(Overloaded("the face waited too long for a network", retry_after_s=1))
                 continue
             batch.append(entry)
         return batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from service.contract import TEMPLATE
 from service.domain import Box, Detection, ServiceIdentity
 from service.gallery.embedded import EmbeddedGallery
 from service.identification import CustodyService, EnrolmentService, FaceReader, IdentificationService
-from service.ports import MaskClassifier
 from service.settings import Settings
 from service.vision.analysis import ThreadedAnalyser
+from service.vision.attributes.reader import BatchedAttributes, load_networks
 from service.vision.imaging import ImageLimits
 from service.vision.quality import QualityGate
+from tests.attribute_networks import red_masks
 
 DIMENSION = 32
 TILE = 112
@@ -63,16 +64,6 @@ class HashEmbedder:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-class RedMasks:
-    """Takes a face for masked as far as it is red."""
-
-    async def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> list[float]:
-        return [float(crop[..., 2].mean() / 255) for crop in crops]
-
-
-RED_MASKS = RedMasks()
-
-
 def face_tile(person: int) -> NDArray[np.uint8]:
     """(112, 112, 3) uint8: a blocky picture that stands for a person, its levels far from the embedder's borders."""
     levels = np.random.default_rng(person).integers(0, 4, (4, 4, 3)) * 64 + 32
@@ -102,8 +93,9 @@ def client(settings: Settings) -> Iterator[TestClient]:
 
 
 async def build_fake(
-    settings: Settings, stack: AsyncExitStack, *, masks: MaskClassifier | None = RED_MASKS
+    settings: Settings, stack: AsyncExitStack, *, networks: Callable[[Path], Sequence[Path]] = red_masks
 ) -> Container:
+    """The application; `networks` writes attribute networks to a folder, which the real code then loads."""
     gallery = EmbeddedGallery.open(settings.data_dir, space_id="sf1-fake", dimension=DIMENSION)
     stack.push_async_callback(gallery.close)
     analyser = ThreadedAnalyser(
@@ -115,7 +107,10 @@ async def build_fake(
     # Random directions in 32 dimensions: mean 0, deviation 1 / sqrt(32).
     curve = ImpostorCurve(0.0, 32**-0.5)
     cache = NullCache()
-    reader = FaceReader(analyser, HashEmbedder(), cache, max_faces=settings.max_faces, masks=masks)
+    written = networks(settings.data_dir.parent)
+    attributes = BatchedAttributes(load_networks(None, written, ["CPUExecutionProvider"]))
+    stack.push_async_callback(attributes.close)
+    reader = FaceReader(analyser, HashEmbedder(), cache, max_faces=settings.max_faces, attributes=attributes)
     journal = gallery.journal(kept_days=settings.journal_days)
     rates = {"target_fpir": 0.001, "quality_gate": settings.quality_gate}
     identity = ServiceIdentity(
@@ -123,7 +118,7 @@ async def build_fake(
         detector="tiles",
         space_id="sf1-fake",
         dimension=DIMENSION,
-        mask_classifier=None if masks is None else "reds",
+        attributes=attributes.networks_of,
     )
     limiter = NullLimiter()
     if settings.rate_limit_per_s is not None:

@@ -1,4 +1,4 @@
-"""Whether a mask is worn, where it is asked for: on every call that answers with faces."""
+"""Whether a mask is worn, and what else a service has networks for: on every call that answers with faces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def masked(person: int) -> bytes:
 
 @pytest.fixture
 def without_classifier(settings: Settings) -> Iterator[TestClient]:
-    app = create_app(settings, partial(build_fake, masks=None))
+    app = create_app(settings, partial(build_fake, networks=lambda _: []))
     with TestClient(app, raise_server_exceptions=False) as running:
         yield running
 
@@ -42,12 +42,16 @@ def test_each_face_is_told_of_where_it_is_asked_for(client: TestClient, path: st
     assert told[1]["probability"] == 1.0
     assert 0 < told[0]["probability"] < 0.5
     assert answer["timings_ms"]["mask"] >= 0
+    for face in answer["faces"]:
+        probability = face["mask"]["probability"]
+        scored = {"kind": "score", "value": probability >= 0.5, "probability": probability, "threshold": 0.5}
+        assert face["attributes"] == {"mask": scored}
 
 
 @pytest.mark.parametrize("path", FOUND)
 def test_otherwise_it_is_null_and_takes_no_time(client: TestClient, path: str) -> None:
     answer = client.post(path, files={"image": masked(1)}).json()
-    assert [face["mask"] for face in answer["faces"]] == [None, None]
+    assert [(face["mask"], face["attributes"]) for face in answer["faces"]] == [(None, {})] * 2
     assert "mask" not in answer["timings_ms"]
 
 
@@ -64,8 +68,8 @@ def test_json_takes_an_array_and_multipart_the_field_twice(client: TestClient) -
     assert none[0]["mask"] is None
 
 
-@pytest.mark.parametrize("attributes", ["age", "mask,age", "Mask", '{"mask": true}', ",".join(["mask"] * 9)])
-def test_what_nobody_tells_is_refused(client: TestClient, attributes: str) -> None:
+@pytest.mark.parametrize("attributes", ["Mask", "mask,Age", "ma sk", '{"mask": true}', ",".join(["mask"] * 17)])
+def test_what_names_no_attribute_is_refused(client: TestClient, attributes: str) -> None:
     answer = client.post("/identify", files={"image": photo(1)}, data={"attributes": attributes})
     assert problem(answer) == (422, "invalid-request")
     assert "attributes" in answer.text
@@ -98,7 +102,7 @@ def test_batches_take_it_too(client: TestClient) -> None:
 def test_without_a_classifier_the_problem_says_so(without_classifier: TestClient, path: str) -> None:
     answer = without_classifier.post(path, files={"image": photo(1)}, data={"attributes": "mask"})
     assert problem(answer) == (422, "attribute-unavailable")
-    assert answer.json()["attributes"] == ["mask"]
+    assert (answer.json()["attributes"], answer.json()["available"]) == (["mask"], [])
     assert without_classifier.post(path, files={"image": photo(1)}).status_code in (200, 201)
 
 

@@ -227,8 +227,19 @@ def test_attributes_are_asked_for_by_name(service: Any) -> None:
         next(iter(service.identify_many([picture], attributes=["mask"]))).result,
     ]
     assert [answer.faces[0].mask for answer in asked] == [told] * 4
-    with pytest.raises(ProblemError, match="invalid-request"):
+    answer = service.verify(picture, picture, attributes=["mask"])
+    assert answer.face.mask == answer.reference.mask == told
+    assert answer.model.attributes == {"mask": "reds"}
+    scored = answer.face.attributes["mask"]
+    assert (scored.kind, scored.value, scored.probability, scored.threshold) == (
+        "score",
+        told.worn,
+        told.probability,
+        0.5,
+    )
+    with pytest.raises(ProblemError, match="attribute-unavailable") as refused:
         service.detect(picture, attributes=["age"])
+    assert refused.value.extra["available"] == ["mask"]
 
 
 def test_a_change_of_what_has_changed_is_refused(service: Any) -> None:

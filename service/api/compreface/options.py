@@ -8,10 +8,13 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query
 
-from service.domain import AnalysedFace, Attribute
+from service.domain import AnalysedFace
 from service.settings import Settings
 
 FoundT = TypeVar("FoundT")
+
+# Plugins of CompreFace that are attributes here.
+ATTRIBUTE_PLUGINS = ("age", "gender", "mask")
 
 DetProbThreshold = Annotated[
     float | None,
@@ -44,9 +47,9 @@ class FaceOptions:
             return None
         return min(self.limit, settings.max_faces)
 
-    def attributes(self, available: frozenset[Attribute]) -> frozenset[Attribute]:
+    def attributes(self, available: frozenset[str]) -> frozenset[str]:
         """What else to find out of each face; plugins that are not here say nothing."""
-        return frozenset(each for each in available if each in self.plugins)
+        return available & self.plugins & frozenset(ATTRIBUTE_PLUGINS)
 
     def chosen(self, found: Iterable[FoundT], face_of: Callable[[FoundT], AnalysedFace]) -> tuple[FoundT, ...]:
         """What is asked for, of some in order of size."""
@@ -61,7 +64,9 @@ async def _face_options(
     face_plugins: Annotated[
         str,
         Query(
-            max_length=200, description="`landmarks`, `calculator`, `pose`, `mask`, with commas; others say nothing."
+            max_length=200,
+            description="`landmarks`, `calculator`, `pose`, `mask`, and where the service has networks for them `age` "
+            "and `gender`, with commas; others say nothing.",
         ),
     ] = "",
     *,

@@ -6,8 +6,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.compreface.options import FaceOptions
-from service.domain import AnalysedFace, Box, ServiceIdentity
+from service.api.compreface.options import ATTRIBUTE_PLUGINS, FaceOptions
+from service.domain import (
+    AnalysedFace,
+    AttributeReading,
+    Box,
+    ClassReading,
+    ScoreReading,
+    ServiceIdentity,
+    ValueReading,
+    age_range,
+)
 from service.identification import Identification, PictureFaces
 
 
@@ -36,6 +45,21 @@ class CompreFaceMask(BaseModel):
     probability: float
 
 
+class CompreFaceAge(BaseModel):
+    """Between which ages somebody is taken to be; how likely that is, null where a network tells an age alone."""
+
+    probability: float | None
+    high: int
+    low: int
+
+
+class CompreFaceGender(BaseModel):
+    """Which gender a face is taken for, by the labels of the network, and how likely that is."""
+
+    probability: float
+    value: str
+
+
 class CompreFaceFace(BaseModel):
     """A face of a picture, with what the plugins that were asked for say of it."""
 
@@ -46,6 +70,8 @@ class CompreFaceFace(BaseModel):
     embedding: list[float] | None = None
     pose: CompreFacePose | None = None
     mask: CompreFaceMask | None = None
+    age: CompreFaceAge | None = None
+    gender: CompreFaceGender | None = None
     execution_time: dict[str, float] | None = Field(default=None, description="Milliseconds, of the whole picture.")
 
 
@@ -155,16 +181,11 @@ def face_members(face: AnalysedFace, found: PictureFaces | Identification, optio
     if "pose" in options.plugins:
         quality = face.quality
         members["pose"] = CompreFacePose(pitch=quality.pitch_deg, roll=quality.roll_deg, yaw=quality.yaw_deg)
-    if face.mask is not None:
-        worn = face.mask.worn
-        probability = face.mask.probability if worn else 1 - face.mask.probability
-        members["mask"] = CompreFaceMask(
-            value="with_mask" if worn else "without_mask", probability=round(probability, 5)
-        )
+    members |= {name: plugin for name, reading in face.attributes.items() if (plugin := _plugin(name, reading))}
     if "calculator" in options.plugins and face.embedding is not None:
         members["embedding"] = face.embedding.tolist()
     if options.status:
-        stages = {"detector": "detect", "calculator": "embed", "mask": "mask"}
+        stages = {"detector": "detect", "calculator": "embed", **{name: name for name in ATTRIBUTE_PLUGINS}}
         members["execution_time"] = {
             plugin: round(found.timings_ms[stage], 1) for plugin, stage in stages.items() if stage in found.timings_ms
         }
@@ -175,10 +196,24 @@ def status_members(identity: ServiceIdentity, options: FaceOptions) -> dict[str,
     """`plugins_versions`, where the status was asked for."""
     if not options.status:
         return {}
-    versions = {"detector": identity.detector, "calculator": identity.embedder}
-    if identity.mask_classifier is not None:
-        versions["mask"] = identity.mask_classifier
+    networks = {name: networks for name, networks in identity.attributes.items() if name in ATTRIBUTE_PLUGINS}
+    versions = {"detector": identity.detector, "calculator": identity.embedder, **networks}
     return {"plugins_versions": versions}
+
+
+def _plugin(name: str, reading: AttributeReading) -> BaseModel | None:
+    """What CompreFace's plugin of this name says; None where it has none."""
+    if name == "mask" and isinstance(reading, ScoreReading):
+        probability = reading.probability if reading.value else 1 - reading.probability
+        return CompreFaceMask(value="with_mask" if reading.value else "without_mask", probability=round(probability, 5))
+    if name == "gender" and isinstance(reading, ClassReading):
+        return CompreFaceGender(probability=round(reading.probability, 5), value=reading.value)
+    if name == "age" and isinstance(reading, ValueReading):
+        age = max(0, round(reading.value))
+        return CompreFaceAge(probability=None, high=age, low=age)
+    if name == "age" and isinstance(reading, ClassReading) and (ages := age_range(reading.value)) is not None:
+        return CompreFaceAge(probability=round(reading.probability, 5), high=ages[1], low=ages[0])
+    return None
 
 
 def _box(face: AnalysedFace, width: int, height: int) -> CompreFaceBox:

@@ -175,6 +175,7 @@ async def verify(request: Request, running: Running, caller: Authenticated) -> R
         gallery=gallery,
         person_id=fields.person_id,
         fmr=fields.fmr,
+        attributes=fields.attributes,
     )
     return rendered(VerifyOut.of(verification, running.identity))
 

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from service.api.schemas.attributes import AttributeOut, attribute_out
 from service.api.schemas.people import PersonOut, QualityOut
-from service.domain import AnalysedFace, Match, ServiceIdentity
+from service.domain import AnalysedFace, Match, ScoreReading, ServiceIdentity
 from service.identification import Enrolment, Identification, IdentificationService, PictureFaces, Verification
 
 
@@ -35,6 +36,9 @@ class FaceOut(BaseModel):
     detection_score: float
     quality: QualityOut
     mask: MaskOut | None = Field(default=None, description="Null unless `attributes` asks for it.")
+    attributes: dict[str, AttributeOut] = Field(
+        default_factory=dict, description="By name what `attributes` asks for, `mask` too."
+    )
 
     @classmethod
     def of(cls, face: AnalysedFace) -> FaceOut:
@@ -62,6 +66,9 @@ class ModelOut(BaseModel):
     detector: str
     space_id: str
     dimension: int
+    attributes: dict[str, str] = Field(
+        default_factory=dict, description="Names of the networks that tell each attribute of a face."
+    )
 
     @classmethod
     def of(cls, identity: ServiceIdentity) -> ModelOut:
@@ -71,6 +78,7 @@ class ModelOut(BaseModel):
             detector=identity.detector,
             space_id=identity.space_id,
             dimension=identity.dimension,
+            attributes=dict(identity.attributes),
         )
 
 
@@ -252,15 +260,16 @@ class HealthOut(BaseModel):
 
 
 def _face_members(face: AnalysedFace) -> dict[str, Any]:
-    box = face.detection.box
+    box, mask = face.detection.box, face.attributes.get("mask")
     return {
         "box": BoxOut(x=round(box.x, 1), y=round(box.y, 1), width=round(box.width, 1), height=round(box.height, 1)),
         "landmarks": [(round(float(x), 1), round(float(y), 1)) for x, y in face.detection.landmarks],
         "detection_score": round(face.detection.score, 4),
         "quality": QualityOut.of(face.quality),
-        "mask": None
-        if face.mask is None
-        else MaskOut(worn=face.mask.worn, probability=round(face.mask.probability, 4)),
+        "mask": MaskOut(worn=mask.value, probability=round(mask.probability, 4))
+        if isinstance(mask, ScoreReading)
+        else None,
+        "attributes": {name: attribute_out(reading) for name, reading in face.attributes.items()},
     }
 
 

@@ -8,11 +8,11 @@ import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from service.domain import (
+    ATTRIBUTE_NAME,
     GALLERY_NAME,
     MAX_METADATA_DEPTH,
     PERSON_ID,
     UNCHANGED,
-    Attribute,
     GallerySettings,
     PersonChange,
     QualityLevel,
@@ -55,8 +55,13 @@ def _is_whole(value: Any) -> bool:
 Metadata = Annotated[dict[str, Any], AfterValidator(_bounded), BeforeValidator(_spelt)]
 PersonIds = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=MAX_AMONG), BeforeValidator(_ids)]
 Attributes = Annotated[
-    list[Attribute],
-    Field(max_length=8, description="What else to tell of each face, as a JSON array or with commas in multipart."),
+    list[Annotated[str, Field(pattern=ATTRIBUTE_NAME.pattern)]],
+    Field(
+        max_length=16,
+        description="What else to tell of each face, as a JSON array or with commas in multipart: `mask`, and what the "
+        "service has networks for, such as `age`, `gender` or `liveness`; `/health/ready` says which.",
+        examples=[["mask"]],
+    ),
     BeforeValidator(_ids),
 ]
 Name = Annotated[str, Field(max_length=200)]
@@ -144,6 +149,7 @@ class VerifyFields(_Fields):
     person_id: Person | None = Field(default=None, description="Compare with this person, instead of a second picture.")
     gallery: Gallery | None = None
     fmr: float = Field(default=1e-3, gt=0, lt=1, description="Target false-match rate.")
+    attributes: Attributes = Field(default_factory=list)
 
 
 class DetectFields(_Fields):

@@ -59,7 +59,7 @@ class Analyser:
     def __init__(self):
         self.asked = []
 
-    async def analyse(self, picture, *, max_faces):
+    async def analyse(self, picture, *, max_faces, views=()):
         self.asked.append(max_faces)
         if picture == b"damaged":
             raise ImageDamaged("damaged")

@@ -21,8 +21,8 @@ from model_training.mask.occluders import with_mask, with_something_else
 from model_training.mask.recipe import MaskRecipe
 from model_training.shipping.export import ParityError
 from service.contract import CROP_SIDE_PX, align, read_manifest
+from service.vision.attributes.mask import OnnxMaskNetwork, mask_input
 from service.vision.detection import YuNetDetector
-from service.vision.masks import OnnxMaskNetwork, mask_input
 from tests.unit.vision.common import DETECTOR
 
 RECIPE = MaskRecipe(name="tiny", channels=(4, 4, 6, 6, 8), steps=120, batch=16, warmup_steps=5, held_out=0.25, seed=3)

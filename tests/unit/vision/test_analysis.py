@@ -12,7 +12,9 @@ from skimage import data
 
 from service.contract import TEMPLATE, align
 from service.domain import Box, Detection, EmptyImage, NotReady, Overloaded
+from service.ports import BoxView
 from service.vision.analysis import ThreadedAnalyser
+from service.vision.attributes.views import box_view
 from service.vision.imaging import ImageLimits, decode
 from service.vision.quality import QualityGate
 
@@ -171,6 +173,20 @@ class TestAnswer:
         detector.found = detector.found[:1]
         (alone,) = (await make(search_side_px=640).analyse(picture, max_faces=1)).faces
         np.testing.assert_array_equal(alone.crop, small.crop)
+
+    async def test_views_are_of_the_whole_picture_even_where_it_is_searched_smaller(self, make, detector):
+        pixels = np.zeros((1600, 1600, 3), np.uint8)
+        pixels[::4] = pixels[1::4] = 200
+        picture = jpeg(pixels)
+        # Searched at a quarter, where the lines are one grey.
+        detector.found = [Detection(Box(100, 100, 80, 60), (TEMPLATE * 2 + 50).astype(np.float32), 0.9)]
+        views = [BoxView(1.0, 320), BoxView(2.0, 80, "box", "inside")]
+        (found,) = (await make(search_side_px=400).analyse(picture, max_faces=1, views=views)).faces
+        assert set(found.views) == set(views)
+        whole = decode(picture, ImageLimits())
+        for view in views:
+            np.testing.assert_array_equal(found.views[view], box_view(whole, found.detection.box, view))
+        assert found.views[views[0]].std() > 50
 
     async def test_a_bad_picture_frees_its_slot(self, make):
         analyser = make(workers=1, max_pending=1)

@@ -1,6 +1,5 @@
-"""The mask classifier's service side: its input, its file, its batches; and the shipped one on portraits."""
+"""The mask classifier's service side: its input and its file; and the shipped one on portraits."""
 
-import asyncio
 import shutil
 
 import cv2
@@ -9,9 +8,9 @@ import pytest
 from skimage import data
 
 from service.contract import ContractError, Preprocessing, align, read_manifest, to_network_input
-from service.domain import MASK_WORN_FROM, MaskEstimate
+from service.domain import MASK_WORN_FROM
+from service.vision.attributes.mask import OnnxMaskNetwork, mask_input
 from service.vision.detection import YuNetDetector
-from service.vision.masks import BatchedMaskClassifier, OnnxMaskNetwork, mask_input
 from tests.unit.vision.common import DETECTOR
 
 MODEL = DETECTOR.with_name("mask.onnx")
@@ -90,36 +89,3 @@ class TestPortrait:
         for eye in ((38, 52), (74, 52)):
             cv2.ellipse(crop, eye, (16, 12), 0, 0, 360, (20, 20, 20), -1)
         assert network.probabilities(crop[None])[0] < MASK_WORN_FROM
-
-
-class TestBatches:
-    def test_callers_share_runs_and_get_their_own_answers(self, network, astronaut):
-        crops = [astronaut, *(wearing(astronaut, colour) for colour in COLOURS.values())]
-        sizes = []
-
-        async def asked():
-            classifier = BatchedMaskClassifier(network, max_batch=4, on_batch=sizes.append)
-            try:
-                return await asyncio.gather(*(classifier.probabilities([crop]) for crop in crops))
-            finally:
-                await classifier.close()
-
-        answers = asyncio.run(asked())
-        np.testing.assert_allclose(np.concatenate(answers), network.probabilities(np.stack(crops)), atol=1e-6)
-        assert sum(sizes) == len(crops)
-        assert len(sizes) < len(crops)
-
-    def test_no_face_takes_no_run(self, network):
-        async def asked():
-            classifier = BatchedMaskClassifier(network, on_batch=lambda _: pytest.fail("a run"))
-            try:
-                return await classifier.probabilities([])
-            finally:
-                await classifier.close()
-
-        assert asyncio.run(asked()) == []
-
-
-def test_one_is_worn_from_an_even_chance_on():
-    assert MaskEstimate(MASK_WORN_FROM).worn
-    assert not MaskEstimate(MASK_WORN_FROM - 0.001).worn

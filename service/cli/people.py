@@ -7,15 +7,14 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from service.cli.connection import Connection, calling
 from service.cli.rendering import complain, print_json, print_table, progress, say
-from service.client import AsyncShrinkFace, InvalidArgument, ProblemError
-from service.client.models import Enrolment, Identification, IdentifiedFace
+from service.client import AsyncShrinkFace, InvalidArgument, PictureNotFetched, ProblemError
+from service.client.models import Enrolment, Face, Identification, IdentifiedFace
 
 T = TypeVar("T")
 
@@ -26,7 +25,12 @@ _AT_ONCE = 4
 _OF_THE_PICTURE = (400, 413, 415, 422)
 _NOT_AS_HOPED = 3
 
-Pictures = Annotated[list[Path], typer.Argument(help="Picture files.", show_default=False)]
+# As text: a path would take the second slash from an address.
+Pictures = Annotated[list[str], typer.Argument(help="Picture files, or http and https addresses.", show_default=False)]
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option(help="What else to tell of each face, such as age or liveness; may be given several times."),
+]
 Gallery = Annotated[str | None, typer.Option(help="Name of the gallery; by default the service's.")]
 
 
@@ -92,17 +96,19 @@ def identify(
         list[str] | None, typer.Option(help="Person id that it may be; may be given several times.")
     ] = None,
     masks: Annotated[bool, typer.Option("--masks", help="Tell who wears a mask, too.")] = False,
+    attribute: Attributes = None,
     fail_unknown: Annotated[
         bool, typer.Option("--fail-unknown", help="End with status 3 when a face is nobody's who is known.")
     ] = False,
 ) -> None:
     """Say who is in pictures. A picture that cannot be used is told of, and the others go on."""
     failed = unknown = False
+    attributes = list(dict.fromkeys([*(["mask"] if masks else []), *(attribute or [])]))
 
     async def work(client: AsyncShrinkFace) -> None:
         nonlocal failed, unknown
 
-        async def one(picture: Path) -> Identification | Exception:
+        async def one(picture: str) -> Identification | Exception:
             try:
                 return await client.identify(
                     picture,
@@ -113,13 +119,13 @@ def identify(
                     max_faces=max_faces,
                     exact=exact,
                     person_ids=among,
-                    attributes=["mask"] if masks else [],
+                    attributes=attributes,
                 )
             except ProblemError as error:
                 if error.status not in _OF_THE_PICTURE:
                     raise
                 return error
-            except (OSError, InvalidArgument) as error:
+            except (OSError, InvalidArgument, PictureNotFetched) as error:
                 return error
 
         rows: list[tuple[object, ...]] = []
@@ -131,13 +137,12 @@ def identify(
                 else:
                     unknown |= any(not face.decision.identified for face in answer.faces)
                     if connection.as_json:
-                        print_json({"picture": str(picture), **answer.model_dump(mode="json")})
-                    rows += _rows(picture, answer)
+                        print_json({"picture": picture, **answer.model_dump(mode="json")})
+                    rows += _rows(picture, answer, attributes)
                 bar.advance(bar.task_ids[0])
         if not connection.as_json and rows:
             columns = ["picture", "face", "decision", "person", "name", "similarity:", "FPIR:", "threshold:"]
-            if masks:
-                columns.insert(2, "mask")
+            columns[2:2] = attributes
             print_table(columns, rows)
 
     connection.run(work)
@@ -150,11 +155,12 @@ def identify(
 @calling
 def verify(
     connection: Connection,
-    picture: Annotated[Path, typer.Argument(help="Picture file.")],
-    reference: Annotated[Path | None, typer.Argument(help="Picture file to compare with.")] = None,
+    picture: Annotated[str, typer.Argument(help="Picture file, or an http or https address.")],
+    reference: Annotated[str | None, typer.Argument(help="Picture to compare with.")] = None,
     person_id: Annotated[str | None, typer.Option(help="Compare with this person instead.")] = None,
     gallery: Gallery = None,
     fmr: Annotated[float | None, typer.Option(help="False-match rate to decide at.")] = None,
+    attribute: Attributes = None,
     fail_different: Annotated[
         bool, typer.Option("--fail-different", help="End with status 3 when it is not the same person.")
     ] = False,
@@ -163,7 +169,9 @@ def verify(
     if (reference is None) == (person_id is None):
         raise typer.BadParameter("give a second picture or --person-id")
     answer = connection.run(
-        lambda client: client.verify(picture, reference, person_id=person_id, gallery=gallery, fmr=fmr)
+        lambda client: client.verify(
+            picture, reference, person_id=person_id, gallery=gallery, fmr=fmr, attributes=attribute or []
+        )
     )
     if connection.as_json:
         print_json(answer)
@@ -173,15 +181,19 @@ def verify(
             f"threshold {answer.threshold:.3f}, false-match rate {answer.false_match_rate:.2g}",
             "green" if answer.same else "yellow",
         )
+        for place, face in (("first", answer.face), ("second", answer.reference)):
+            if face is not None and face.attributes:
+                said = (f"{name} {_told(name, face)}" for name in face.attributes)
+                say(f"{place} face: {', '.join(said)}")
     if fail_different and not answer.same:
         raise typer.Exit(code=_NOT_AS_HOPED)
 
 
 async def _in_order(
-    pictures: Sequence[Path], work: Callable[[Path], Coroutine[Any, Any, T]]
-) -> AsyncIterator[tuple[Path, T]]:
+    pictures: Sequence[str], work: Callable[[str], Coroutine[Any, Any, T]]
+) -> AsyncIterator[tuple[str, T]]:
     """Do the same with each picture, a few at a time; what came of it, in the order of the pictures."""
-    begun: deque[tuple[Path, asyncio.Task[T]]] = deque()
+    begun: deque[tuple[str, asyncio.Task[T]]] = deque()
     try:
         for picture in pictures:
             begun.append((picture, asyncio.create_task(work(picture))))
@@ -197,7 +209,7 @@ async def _in_order(
         await asyncio.gather(*(task for _, task in begun), return_exceptions=True)
 
 
-def _grouped(pictures: Sequence[Path]) -> Iterator[list[Path]]:
+def _grouped(pictures: Sequence[str]) -> Iterator[list[str]]:
     for start in range(0, len(pictures), _PICTURES_OF_A_REQUEST):
         yield list(pictures[start : start + _PICTURES_OF_A_REQUEST])
 
@@ -214,7 +226,7 @@ def _object(text: str | None) -> dict[str, Any] | None:
     return content
 
 
-def _named(error: ProblemError, pictures: Sequence[Path]) -> str:
+def _named(error: ProblemError, pictures: Sequence[str]) -> str:
     """What is wrong, with the file that it is about where the service says which."""
     number = error.extra.get("picture")
     if isinstance(number, int) and 0 <= number < len(pictures):
@@ -222,7 +234,7 @@ def _named(error: ProblemError, pictures: Sequence[Path]) -> str:
     return str(error)
 
 
-def _show_enrolment(connection: Connection, pictures: Sequence[Path], answer: Enrolment) -> None:
+def _show_enrolment(connection: Connection, pictures: Sequence[str], answer: Enrolment) -> None:
     if connection.as_json:
         print_json(answer)
         return
@@ -237,20 +249,19 @@ def _show_enrolment(connection: Connection, pictures: Sequence[Path], answer: En
         say(f"looks like {conflict.person_id}, {conflict.name or 'nameless'}: {conflict.similarity:.3f}", "yellow")
 
 
-def _show_failure(connection: Connection, picture: Path, error: Exception) -> None:
+def _show_failure(connection: Connection, picture: str, error: Exception) -> None:
     if connection.as_json and isinstance(error, ProblemError):
-        print_json({"picture": str(picture), "problem": error.members})
+        print_json({"picture": picture, "problem": error.members})
     elif connection.as_json:
-        print_json({"picture": str(picture), "problem": {"detail": str(error)}})
+        print_json({"picture": picture, "problem": {"detail": str(error)}})
     else:
         complain(f"{picture}: {error}")
 
 
-def _rows(picture: Path, answer: Identification) -> Iterator[tuple[object, ...]]:
+def _rows(picture: str, answer: Identification, attributes: Sequence[str]) -> Iterator[tuple[object, ...]]:
     for number, face in enumerate(answer.faces, start=1):
         told: list[object] = [picture, f"{number} of {answer.faces_total}"]
-        if face.mask is not None:
-            told.append("worn" if face.mask.worn else "none")
+        told += [_told(name, face) for name in attributes]
         told.append(_decision(face))
         for place, match in enumerate(face.matches):
             first = told if place == 0 else [""] * len(told)
@@ -262,3 +273,18 @@ def _rows(picture: Path, answer: Identification) -> Iterator[tuple[object, ...]]
 
 def _decision(face: IdentifiedFace) -> str:
     return str(face.decision.person_id) if face.decision.identified else "nobody"
+
+
+def _told(name: str, face: Face) -> str:
+    """What is told of a face, in a few words."""
+    told = face.attributes.get(name)
+    if told is None:
+        # A service of before there were several.
+        return "-" if face.mask is None else ("worn" if face.mask.worn else "none")
+    if name == "mask":
+        return "worn" if told.value else "none"
+    if isinstance(told.value, bool):
+        return f"{'yes' if told.value else 'no'} ({told.probability or 0:.2f})"
+    if isinstance(told.value, str):
+        return f"{told.value} ({told.probability or 0:.2f})"
+    return f"{told.value:g}"

@@ -7,6 +7,7 @@ from service.client.asynchronous import AsyncShrinkFace
 from service.client.errors import (
     ImportStopped,
     InvalidArgument,
+    PictureNotFetched,
     ProblemError,
     ShrinkFaceError,
     UnexpectedAnswer,
@@ -21,6 +22,7 @@ __all__ = [
     "ImportStopped",
     "InvalidArgument",
     "NewPerson",
+    "PictureNotFetched",
     "ProblemError",
     "ShrinkFace",
     "ShrinkFaceError",

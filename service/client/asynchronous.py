@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import anyio
+import anyio.to_thread
 import httpx
 
 from service.client import recognition, stored
@@ -21,22 +23,27 @@ T = TypeVar("T")
 
 def _answered(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncShrinkFace, P], Coroutine[Any, Any, T]]:
     async def method(self: AsyncShrinkFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._send(build(*args, **kwargs))
+        return await self._send(await _built(partial(build, *args, **kwargs)))
 
     return described(method, build)
 
 
 def _listed(build: Callable[P, Call[Page[T]] | None]) -> Callable[Concatenate[AsyncShrinkFace, P], AsyncIterator[T]]:
     def method(self: AsyncShrinkFace, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        return self._walk(build(*args, **kwargs))
+        return self._walk(partial(build, *args, **kwargs))
 
     return described(method, build)
+
+
+async def _built(build: Callable[[], T]) -> T:
+    """Make a call in a thread: its pictures may have to be read from a file, or fetched from an address."""
+    return await anyio.to_thread.run_sync(build, abandon_on_cancel=True)
 
 
 class AsyncShrinkFace:
     """As `ShrinkFace`, with methods to await, and lists to loop over by `async for`.
 
-    Files are read where they are named, which is quick; hand over bytes if they lie somewhere slow.
+    Files are read and addresses fetched in threads.
 
     Args:
         base_url, api_key, timeout_s, retries, transport: see `ShrinkFace`.
@@ -138,12 +145,12 @@ class AsyncShrinkFace:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _walk(self, call: Call[Page[T]] | None) -> AsyncIterator[T]:
-        while call is not None:
+    async def _walk(self, build: Callable[[], Call[Page[T]] | None]) -> AsyncIterator[T]:
+        while (call := await _built(build)) is not None:
             page = await self._send(call)
             for item in page.items:
                 yield item
-            call = page.following()
+            build = page.following
 
     async def _send(self, call: Call[T]) -> T:
         attempts = Attempts(self._retries, repeatable=call.repeatable)

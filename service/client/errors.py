@@ -17,6 +17,10 @@ class InvalidArgument(ShrinkFaceError, ValueError):
     """Nothing was sent: an argument is none that a service could be asked with."""
 
 
+class PictureNotFetched(ShrinkFaceError):
+    """Nothing was sent to the service: a picture is not at the address that was given, or takes too much to fetch."""
+
+
 class Unreachable(ShrinkFaceError):
     """No whole answer came. Whether the service did what it was asked to is open; `__cause__` says what happened."""
 

@@ -1,4 +1,4 @@
-"""Pictures as callers have them: bytes, or a file's path."""
+"""Pictures as callers have them: bytes, a file's path, or an http or https address."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from service.client.addresses import fetched, is_address
 from service.client.errors import InvalidArgument
 
 Picture: TypeAlias = bytes | str | os.PathLike[str]
@@ -24,10 +25,13 @@ def content_of(picture: Picture) -> bytes:
 
     Raises:
         OSError: the file cannot be read.
-        InvalidArgument: it is too large to be sent.
+        InvalidArgument: it is too large to be sent, or its address is neither http nor https.
+        PictureNotFetched: it cannot be had from its address.
     """
     if isinstance(picture, bytes):
         return picture
+    if isinstance(picture, str) and is_address(picture):
+        return fetched(picture)
     with Path(picture).open("rb") as stream:
         content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:

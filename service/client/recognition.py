@@ -1,7 +1,8 @@
 """Calls that take pictures. Their signatures and docstrings are those of the clients' methods.
 
-A picture is its bytes or a file's path; one that cannot be read raises OSError, one that is too large to be sent
-InvalidArgument. What is left out follows the service's defaults.
+A picture is its bytes, a file's path, or an http or https address, which the client fetches itself and without its API
+key. One that cannot be read raises OSError, one that cannot be fetched PictureNotFetched, one that is too large to be
+sent InvalidArgument. What is left out follows the service's defaults.
 """
 
 from __future__ import annotations

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from service.cli import app
 from service.contract import read_manifest
 from service.demo import VERSIONS, jpeg, load_faceless, load_portraits
 from service.settings import Settings
+from tests.attribute_networks import gender_and_age
 from tests.e2e.conftest import Service
 
 
@@ -97,6 +101,52 @@ def test_people_are_enrolled_and_identified_within_the_process(pictures: dict[st
     assert different["same"] is False
     assert run("verify", pictures["grace"], pictures["eileen"], "--fail-different", *local).exit_code == 3
     assert run("verify", pictures["grace"], *local).exit_code == 2
+
+
+@pytest.fixture
+def site(pictures: dict[str, Path]) -> Iterator[str]:
+    """The pictures at addresses."""
+
+    class Site(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Site, directory=str(pictures["eileen"].parent)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_pictures_are_taken_from_addresses_and_attributes_are_told(
+    pictures: dict[str, Path], site: str, tmp_path: Path
+) -> None:
+    local = ("--local", "--data-dir", tmp_path / "data")
+    brought = {"SHRINKFACE_ATTRIBUTE_MODELS": json.dumps([str(gender_and_age(tmp_path))])}
+    (enrolled,) = lines("enroll", f"{site}/eileen.jpg", pictures["eileen-mirrored"], "--person-id", "eileen", *local)
+    assert len(enrolled["faces"]) == 2
+    asked = ("--attribute", "age", "--attribute", "gender")
+    probes = (f"{site}/eileen-darker.jpg", f"{site}/absent.jpg?key=secret", f"{site}/")
+    found = run("identify", *probes, *asked, "--json", *local, **brought)
+    assert found.exit_code == 1
+    known, absent, page = map(json.loads, found.stdout.splitlines())
+    assert known["picture"] == probes[0]
+    assert known["faces"][0]["decision"]["person_id"] == "eileen"
+    assert known["faces"][0]["attributes"]["age"]["unit"] == "years"
+    assert known["faces"][0]["attributes"]["gender"]["value"] in ("female", "male")
+    assert absent["problem"]["detail"] == f"{site}/absent.jpg answers with status 404"
+    assert page["problem"]["detail"] == f"{site}/ is text/html, no picture"
+    table = done("identify", probes[0], *asked, "--masks", *local, **brought)
+    assert [word in table for word in ("mask", "age", "gender", "male (0.", "none", "eileen")] == [True] * 6
+    said = done("verify", f"{site}/eileen.jpg", f"{site}/eileen-darker.jpg", "--attribute", "mask", *local)
+    assert "the same person" in said
+    assert "first face: mask none" in said
+    missing = run("verify", f"{site}/eileen.jpg", "--person-id", "eileen", "--attribute", "liveness", *local)
+    assert (missing.exit_code, "no network for liveness; it has one for mask" in missing.stderr) == (1, True)
+    refused = run("enroll", "ftp://127.0.0.1/eileen.jpg", *local)
+    assert (refused.exit_code, "http and https, not ftp" in refused.stderr) == (1, True)
 
 
 def test_galleries_and_persons_are_looked_after_within_the_process(pictures: dict[str, Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 
 from service.access import KeyFile, Scope
 from service.demo import VERSIONS, Portrait, jpeg, load_faceless, load_portraits
+from tests.attribute_networks import gender_and_age
 from tests.e2e.conftest import Service
 
 NOBODY = {"code": 28, "message": "No face is found in the given image"}
@@ -130,6 +132,30 @@ def test_pictures_are_verified_and_detected(compreface: Any, service: tuple[Serv
         assert box["x_min"] <= x <= box["x_max"]
         assert box["y_min"] <= y <= box["y_max"]
     assert detection.detect(jpeg(load_faceless())) == NOBODY
+
+
+def test_age_and_gender_are_told_by_networks_that_were_brought(
+    compreface: Any, new_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    network = gender_and_age(tmp_path)
+    running = new_service(SHRINKFACE_AUTH="on", SHRINKFACE_ATTRIBUTE_MODELS=json.dumps([str(network)]))
+    _, token = KeyFile(running.data_dir / "api-keys.json").create(Scope.ENROLL, galleries=["staff"])
+    running.start()
+    face_api, key = client(compreface, (running, token), status="true", face_plugins="age,gender")
+    (_, picture), _ = pictures()
+    (face,) = face_api.init_face_detection(key).detect(picture)["result"]
+    # The network's ages are mean levels of green, its genders those of red against blue: skin is red.
+    assert 0 < face["age"]["low"] <= face["age"]["high"] < 256
+    assert face["gender"]["value"] == "female"
+    assert 0.5 < face["gender"]["probability"] < 1
+    recognition = face_api.init_face_recognition(key)
+    recognition.get_face_collection().add(picture, "Eileen")
+    answer = recognition.recognize(picture)
+    (recognised,) = answer["result"]
+    assert (recognised["age"], recognised["gender"]) == (face["age"], face["gender"])
+    assert recognised["subjects"][0]["subject"] == "Eileen"
+    assert answer["plugins_versions"]["age"] == "genderage"
+    assert {"age", "gender"} <= set(recognised["execution_time"])
 
 
 def test_a_key_is_asked_for_and_is_for_one_gallery(compreface: Any, service: tuple[Service, str]) -> None:

@@ -12,6 +12,7 @@ BENCH_ARGS ?=
 LOAD_ARGS ?= closed rate-50 rate-100 repeated mix
 CHAOS_ARGS ?=
 IMAGE_ARGS ?=
+TEST_WORKERS ?= 2
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -40,8 +41,9 @@ demo: $(VENV)/.base
 run: $(VENV)/.base
 	$(BIN)/shrinkface serve
 
+# In two processes, the tests of a file in one of them; TEST_WORKERS=0 runs all in one.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not milvus"
+	$(BIN)/python -m pytest -m "not slow and not milvus" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Minutes: twenty kills in mid-enrolment and the like.
 test-slow: $(VENV)/.dev

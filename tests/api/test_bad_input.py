@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from structlog.testing import capture_logs
 
 from tests.api.conftest import photo
 
@@ -151,9 +152,11 @@ def test_a_failure_inside_is_a_problem_without_its_cause(client: TestClient, mon
         raise ZeroDivisionError("secret cause")
 
     monkeypatch.setattr("service.identification.IdentificationService.detect", broken)
-    response = client.post("/v1/detect", files={"image": photo(1)})
+    with capture_logs() as logs:
+        response = client.post("/v1/detect", files={"image": photo(1)})
     assert (response.status_code, response.json()["type"]) == (500, "urn:shrinkface:problem:internal-error")
     assert "secret" not in response.text
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["request failed"]
 
 
 @pytest.mark.parametrize("query", [b"name=\xa0", b"name=%a0", b"name=\xc3\xa9", b"metadata.k\xff=\xfe"])

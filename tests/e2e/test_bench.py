@@ -35,7 +35,9 @@ def lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bench(*arguments: object, environment: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "model_training.bench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, **environment})
+    # So wide that no path, however long, is broken into two lines.
+    environment = {**os.environ, "COLUMNS": "400", **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
 
 
 def test_verification(lfw: Path) -> None:

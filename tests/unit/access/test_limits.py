@@ -194,7 +194,7 @@ class TestOverRedis:
             await fresh.close()
         await limiter.close()
 
-    async def test_a_frozen_server_costs_one_timeout_and_is_then_left_alone(self, redis_server):
+    async def test_a_frozen_server_costs_one_timeout_and_is_then_left_alone(self, redis_server, clock):
         limiter = limiter_at(redis_server.url, timeout_s=TIMEOUT_S)
         redis_server.freeze()
         wait, first_s = await seconds(spent(limiter))
@@ -206,7 +206,7 @@ class TestOverRedis:
         _, close_s = await seconds(limiter.close())
         assert close_s < TIMEOUT_S + SLACK_S
 
-    async def test_a_frozen_server_holds_up_many_at_once_no_longer_than_one(self, redis_server):
+    async def test_a_frozen_server_holds_up_many_at_once_no_longer_than_one(self, redis_server, clock):
         limiter = limiter_at(redis_server.url, timeout_s=0.5)
         redis_server.freeze()
         waits, took_s = await seconds(asyncio.gather(*(spent(limiter) for _ in range(200))))
@@ -227,7 +227,7 @@ class TestOverRedis:
         assert [line["log_level"] for line in logs] == ["warning", "info"]
         await limiter.close()
 
-    async def test_a_killed_server_is_a_fallback(self, redis_server):
+    async def test_a_killed_server_is_a_fallback(self, redis_server, clock):
         limiter = limiter_at(redis_server.url)
         assert await spent(limiter) == 0
         redis_server.kill()
@@ -238,7 +238,7 @@ class TestOverRedis:
 
 
 class TestWithoutAServer:
-    async def test_nobody_listening_is_a_fallback_and_the_log_keeps_the_password_to_itself(self):
+    async def test_nobody_listening_is_a_fallback_and_the_log_keeps_the_password_to_itself(self, clock):
         limiter = limiter_at(f"redis://user:hunter2@127.0.0.1:{free_port()}/0", rest_s=0.0)
         with capture_logs() as logs:
             assert await allowed(limiter, 8) == 5
@@ -262,7 +262,7 @@ class TestWithoutAServer:
         ],
         ids=["http", "binary", "length", "negative array", "cut short", "ok", "integers", "map", "texts", "hangs up"],
     )
-    async def test_a_server_that_answers_rubbish_is_a_fallback(self, reply):
+    async def test_a_server_that_answers_rubbish_is_a_fallback(self, reply, clock):
         async def confuse(reader, writer):
             while reply and await reader.read(4096):
                 writer.write(reply)

@@ -81,7 +81,11 @@ class ConvUnit(nn.Module):
             # than that of a dense one of which every second output is dropped.
             dense = nn.functional.conv2d(x, weight, conv.bias, 1, conv.padding, 1, conv.groups)
             return dense[:, :, ::2, ::2]
-        return nn.functional.conv2d(x, weight, conv.bias, conv.stride, conv.padding, 1, conv.groups)
+        if self.rounds_weight:
+            return nn.functional.conv2d(x, weight, conv.bias, conv.stride, conv.padding, 1, conv.groups)
+        # As a module, since others count and watch convolutions by their hooks.
+        out: Tensor = conv(x)
+        return out
 
     def fold_batch_norm(self) -> None:
         """Absorb the BatchNorm's frozen statistics into the convolution; the function stays the same."""

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
 import typer
 
 from service.cli.configuration import settings_of
 from service.cli.rendering import AsJson, complain, print_json, print_table
 from service.contract import ContractError, ModelManifest, read_manifest
+from service.vision.attributes.manifest import read_attribute_manifest
+from service.vision.attributes.network import AttributeNetwork
 
 app = typer.Typer(help="Look at models.", no_args_is_help=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    name: str
+    figures: Mapping[str, object]
+    metrics: Mapping[str, object]
 
 
 @app.callback()
@@ -18,29 +32,50 @@ def main() -> None:
 
 @app.command("show")
 def show_models(as_json: AsJson = False) -> None:
-    """What the configured models are: name, space, size, teacher, figures."""
+    """What the configured models are: name, space, size, teacher, figures. Attribute networks are tried."""
     settings = settings_of()
-    manifests: list[ModelManifest] = []
-    paths = [settings.embedder_path, settings.detector_path]
+    described: list[Callable[[], _Model]] = [
+        partial(_model, path) for path in (settings.embedder_path, settings.detector_path)
+    ]
     if settings.mask_path.exists():
-        paths.append(settings.mask_path)
-    for path in paths:
+        described.append(partial(_model, settings.mask_path))
+    described += [partial(_attribute_network, path) for path in settings.attribute_models]
+    models = []
+    for describe in described:
         try:
-            manifests.append(read_manifest(path))
+            models.append(describe())
         except ContractError as error:
             complain(str(error))
     if as_json:
-        for manifest in manifests:
-            print_json({"model": manifest.name, **_figures(manifest), "metrics": dict(manifest.metrics)})
+        for model in models:
+            print_json({"model": model.name, **model.figures, "metrics": dict(model.metrics)})
     else:
         rows = [
-            (manifest.name, figure, value)
-            for manifest in manifests
-            for figure, value in (_figures(manifest) | dict(manifest.metrics)).items()
+            (model.name, figure, value)
+            for model in models
+            for figure, value in {**model.figures, **model.metrics}.items()
         ]
         print_table(("model", "figure", "value"), rows)
-    if len(manifests) < len(paths):
+    if len(models) < len(described):
         raise typer.Exit(code=1)
+
+
+def _model(path: Path) -> _Model:
+    manifest = read_manifest(path)
+    return _Model(manifest.name, _figures(manifest), manifest.metrics)
+
+
+def _attribute_network(path: Path) -> _Model:
+    manifest = read_attribute_manifest(path)
+    # As a service does when it starts, so that what would stop it is told here.
+    AttributeNetwork(path, manifest)
+    figures = {
+        "role": "attribute-network",
+        "tells": ", ".join(reading.name for reading in manifest.readings),
+        "size_bytes": path.stat().st_size,
+        "licence": manifest.licence,
+    }
+    return _Model(manifest.name, figures, {})
 
 
 def _figures(manifest: ModelManifest) -> dict[str, object]:

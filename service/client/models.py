@@ -184,6 +184,7 @@ class Verification(Answer):
     reference: Face | None
     face_id: str | None
     model: Model
+    timings_ms: Mapping[str, float] = {}
 
 
 class DetectedFaces(Answer):

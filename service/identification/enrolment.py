@@ -23,7 +23,7 @@ from service.domain import (
     check_gallery_name,
     check_person_id,
 )
-from service.identification.faces import FaceReader, crop_digest, ms_since
+from service.identification.faces import FaceReader, crop_digest, ms_since, summed
 from service.ports import Gallery, Journal, JournalEntry, SearchResult
 
 # Of the same crop the embeddings differ by rounding, if at all.
@@ -141,7 +141,7 @@ class EnrolmentService:
         found = [
             await self._reader.only_face(picture, index, gate, attributes) for index, picture in enumerate(pictures)
         ]
-        timings = _summed([of_picture for _, of_picture in found])
+        timings = summed([of_picture for _, of_picture in found])
         faces = [face for face, _ in found]
         digests = [crop_digest(face.crop) for face in faces]
         started = time.perf_counter()
@@ -275,11 +275,3 @@ def _face_ids(digests: Sequence[str], enrolled: Sequence[str | None], make_id: N
         ids.setdefault(digest, face_id or make_id("f", index))
         found.append((ids[digest], already))
     return found
-
-
-def _summed(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    totals: dict[str, float] = {}
-    for picture in timings:
-        for stage, value in picture.items():
-            totals[stage] = totals.get(stage, 0.0) + value
-    return totals

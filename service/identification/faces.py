@@ -237,6 +237,15 @@ def picture_faces(
     return PictureFaces(picture.width, picture.height, tuple(faces), picture.faces_total, timings_ms)
 
 
+def summed(timings_ms: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The time of each stage over several pictures."""
+    totals: dict[str, float] = {}
+    for of_picture in timings_ms:
+        for stage, value in of_picture.items():
+            totals[stage] = totals.get(stage, 0.0) + value
+    return totals
+
+
 def ms_since(started: float) -> float:
     """Milliseconds since a `time.perf_counter`."""
     return (time.perf_counter() - started) * 1e3

@@ -19,7 +19,7 @@ from service.domain import (
     check_gallery_name,
     check_person_id,
 )
-from service.identification.faces import FaceReader, PictureFaces, ms_since, picture_faces
+from service.identification.faces import FaceReader, PictureFaces, ms_since, picture_faces, summed
 from service.ports import Gallery
 
 MAX_TOP_K = 100
@@ -52,6 +52,7 @@ class Verification:
     probe: AnalysedFace
     reference: AnalysedFace | None
     face_id: str | None
+    timings_ms: Mapping[str, float]
 
 
 class IdentificationService:
@@ -212,22 +213,28 @@ class IdentificationService:
             raise InvalidRequest("verify takes a second picture or a person_id, one of the two", field="person_id")
         if not 0.0 < fmr < 1.0:
             raise InvalidRequest("fmr lies between 0 and 1", field="fmr")
-        probe, _ = await self._reader.only_face(picture, 0, self._gate, attributes)
+        probe, of_probe = await self._reader.only_face(picture, 0, self._gate, attributes)
         found, face_id = None, None
+        timings = dict(of_probe)
         if reference is not None:
-            found, _ = await self._reader.only_face(reference, 1, self._gate, attributes)
+            found, of_reference = await self._reader.only_face(reference, 1, self._gate, attributes)
+            timings = summed([of_probe, of_reference])
+            started = time.perf_counter()
             vectors = await self._reader.embed([probe, found])
+            timings["embed"] = ms_since(started)
             similarity = float(np.clip(vectors[0] @ vectors[1], -1.0, 1.0))
             comparisons = 1
         else:
             assert person_id is not None
+            started = time.perf_counter()
             vector = (await self._reader.embed([probe]))[0]
+            timings["embed"] = ms_since(started)
             matches = await self._gallery.similarities_to(
                 check_gallery_name(gallery), check_person_id(person_id), vector
             )
             similarity, face_id, comparisons = matches[0].similarity, matches[0].face_id, len(matches)
         pictured = [probe] if found is None else [probe, found]
-        told = await self._reader.attributes_of(pictured, attributes, {})
+        told = await self._reader.attributes_of(pictured, attributes, timings)
         faces = [
             AnalysedFace(face.detection, face.quality, attributes=of_face)
             for face, of_face in zip(pictured, told, strict=True)
@@ -242,6 +249,7 @@ class IdentificationService:
             probe=faces[0],
             reference=faces[1] if found is not None else None,
             face_id=face_id,
+            timings_ms=timings,
         )
 
     def fpir_of(self, similarity: float, gallery_size: int) -> float:

@@ -99,6 +99,7 @@ def test_a_verification_tells_of_both_pictures(client: TestClient) -> None:
     assert answer["face"]["attributes"]["gender"]["value"] == "male"
     assert answer["reference"]["attributes"]["gender"]["value"] == "female"
     assert answer["reference"]["mask"]["worn"] is True
+    assert set(answer["timings_ms"]) == {"decode", "detect", "align", "embed", "gender", "mask"}
     client.post("/enroll", files={"image": png(FACE)}, data={"person_id": "ada"})
     person = {"person_id": "ada", "attributes": "liveness"}
     answer = client.post("/v1/verify", files={"image": png(FACE)}, data=person).json()

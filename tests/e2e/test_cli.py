@@ -296,7 +296,14 @@ def test_wrong_options_and_absent_services_are_told_of(tmp_path: Path) -> None:
     assert (dots.exit_code, "names nothing" in dots.stderr) == (1, True)
 
 
-def test_the_models_are_shown() -> None:
+def test_the_models_are_shown(tmp_path: Path) -> None:
+    network = gender_and_age(tmp_path)
+    brought = {"SHRINKFACE_ATTRIBUTE_MODELS": json.dumps([str(network)])}
+    *_, shown = lines("model", "show", **brought)
+    assert (shown["model"], shown["role"], shown["tells"]) == ("genderage", "attribute-network", "gender, age")
+    network.write_bytes(b"damaged")
+    damaged = run("model", "show", **brought)
+    assert (damaged.exit_code, "SHA-256 differs" in damaged.stderr, "detector" in damaged.stdout) == (1, True, True)
     settings = Settings()
     student, detector, masks = lines("model", "show")
     assert masks["role"] == "mask-classifier"

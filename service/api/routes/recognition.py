@@ -177,6 +177,7 @@ async def verify(request: Request, running: Running, caller: Authenticated) -> R
         fmr=fields.fmr,
         attributes=fields.attributes,
     )
+    observe(verification.timings_ms)
     return rendered(VerifyOut.of(verification, running.identity))
 
 

@@ -199,6 +199,7 @@ class VerifyOut(BaseModel):
     reference: FaceOut | None
     face_id: str | None
     model: ModelOut
+    timings_ms: dict[str, float]
 
     @classmethod
     def of(cls, verification: Verification, identity: ServiceIdentity) -> VerifyOut:
@@ -212,6 +213,7 @@ class VerifyOut(BaseModel):
             reference=FaceOut.of(verification.reference) if verification.reference is not None else None,
             face_id=verification.face_id,
             model=ModelOut.of(identity),
+            timings_ms=_rounded(verification.timings_ms),
         )
 
 

@@ -224,12 +224,13 @@ async def _container(
     scores = network.manifest.impostor_scores
     if scores is None:
         raise ContractError(f"the manifest of {embedder_path} states no impostor scores; export the model again")
+    workers, faces = settings.embed_runs
     embedder = BatchedEmbedder(
         network,
-        max_batch=settings.embed_max_batch,
+        max_batch=faces,
         max_pending=settings.embed_max_pending,
         deadline_s=settings.queue_deadline_s,
-        workers=settings.embed_workers,
+        workers=workers,
         on_batch=BATCH_SIZE.observe,
     )
     stack.push_async_callback(embedder.close)

@@ -6,6 +6,7 @@ The command line alone reads two more, for whom it speaks to: `SHRINKFACE_URL` a
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -48,8 +49,15 @@ class Settings(BaseSettings):
     )
     providers: list[str] = Field(default=["CPUExecutionProvider"], description="onnxruntime providers, in order.")
     embed_threads: int = Field(default=1, ge=1, le=256, description="Threads of one run of the network.")
-    embed_workers: int = Field(default=1, ge=1, le=64, description="Runs of the network at the same time.")
-    embed_max_batch: int = Field(default=16, ge=1, le=1024)
+    embed_workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Runs of the network at the same time; one a core, at most four, unless set, and one on a GPU.",
+    )
+    embed_max_batch: int | None = Field(
+        default=None, ge=1, le=1024, description="Faces of one run; 2 unless set, and 16 on a GPU."
+    )
     embed_max_pending: int = Field(default=512, ge=1, description="Faces that may wait for the network.")
     vision_workers: int = Field(default=2, ge=1, le=256, description="Pictures decoded and searched at once.")
     vision_max_pending: int = Field(default=128, ge=1, description="Pictures that may wait for a worker.")
@@ -126,6 +134,17 @@ class Settings(BaseSettings):
         if self.max_bodies_bytes < self.max_body_bytes:
             raise ValueError("max_bodies_bytes must hold one body of max_body_bytes")
         return self
+
+    @property
+    def embed_runs(self) -> tuple[int, int]:
+        """Runs of the network at the same time, and faces of each.
+
+        On a CPU more faces a run are no cheaper: what lies between two layers outgrows the core's own cache. Two runs
+        keep two cores busy, and small ones do not let one face wait for many.
+        """
+        on_cpu = self.providers == ["CPUExecutionProvider"]
+        workers, faces = (min(os.cpu_count() or 1, 4), 2) if on_cpu else (1, 16)
+        return self.embed_workers or workers, self.embed_max_batch or faces
 
     @property
     def auth_required(self) -> bool:

@@ -78,8 +78,8 @@ class EmbeddedGallery(Gallery):
         self._dropping: set[asyncio.Task[Removal]] = set()
         self._dimension = indexes.dimension
         self._readers = Readers(threads, max_pending, initializer=search_on_one_core)
-        # Half of the cores, since a search that runs alone is helped by others, see `Team`.
-        runners = min(threads, max(1, (os.cpu_count() or 1) // 2))
+        # With fewer, searches would wait for one another while a core is idle; with more, none would share a run.
+        runners = min(threads, os.cpu_count() or 1)
         search = partial(self._lookup.search, exact=False)
         self._searches = SharedSearches(search, self._readers, runners=runners, max_pending=max_pending)
 

@@ -10,14 +10,11 @@ from service.domain import DomainError, Overloaded, SpaceMismatch, StorageFull, 
 
 DATABASE_FILE = "gallery.sqlite"
 BUSY_TIMEOUT_MS = 2_000
-# 32 MB of pages stay in memory: ids are spread over their indexes, and with SQLite's two the writer of a large gallery
-# reads pages more than it writes rows.
 _PRAGMAS = (
     "synchronous = FULL",
     "secure_delete = ON",
     "foreign_keys = ON",
     "temp_store = MEMORY",
-    "cache_size = -32768",
 )
 # The log is carried into the database when it has so many pages, 64 MB: a bulk import changes the same pages of the
 # indexes again and again, and they are then written once.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from service.domain import DomainError, NotReady, Overloaded
+from service.gallery.page_cache import PageCache
 from service.gallery.schema import BUSY_TIMEOUT_MS, as_domain_error
 
 _C = TypeVar("_C")
@@ -49,6 +50,7 @@ class GroupCommitter:
 
     def __init__(self, connection: sqlite3.Connection, *, max_pending: int) -> None:
         self._connection = connection
+        self._pages = PageCache(connection)
         self._max_pending = max_pending
         self._pending: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -158,6 +160,7 @@ class GroupCommitter:
             self._roll_back()
             raise
         self._commits += bool(done)
+        self._pages.follow()
         if any(job.erases for job, _ in done):
             self._to_erase = True
         # The index before the acknowledgement: a search that begins after it must see the change.

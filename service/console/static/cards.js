@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { addButton, enrolForm } from "./enrol.js";
-import { counted, masking, odds, posture, score } from "./format.js";
+import { attribute, counted, masking, odds, posture, score } from "./format.js";
 import { openPerson } from "./people.js";
 
 export function nameOf({ decision, matches }) {
@@ -68,8 +68,10 @@ function verdict({ decision, matches }) {
   return `Nearest is ${nearest}, ${score(best.similarity)}; the threshold is ${score(decision.threshold)}`;
 }
 
-function seen({ quality, mask }) {
-  return [posture(quality), mask ? masking(mask) : null].filter(Boolean).join(", ");
+function seen({ quality, mask, attributes }) {
+  const others = Object.entries(attributes).filter(([name]) => name !== "mask");
+  const told = others.map(([name, reading]) => attribute(name, reading));
+  return [posture(quality), mask ? masking(mask) : null, ...told].filter(Boolean).join(", ");
 }
 
 function candidates({ matches, decision }) {

@@ -2,6 +2,7 @@
 
 const whole = new Intl.NumberFormat("en-GB");
 const rounded = new Intl.NumberFormat("en-GB", { maximumSignificantDigits: 2 });
+const tenths = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 
 const RAREST = 1e-9;
@@ -48,4 +49,11 @@ export function posture({ yaw_deg: yaw, pitch_deg: pitch, roll_deg: roll }) {
 // Whether a mask is worn and how likely that answer is.
 export function masking({ worn, probability }) {
   return `${worn ? "wears a mask" : "no mask"} (${share(worn ? probability : 1 - probability)})`;
+}
+
+// What a network says of a face, and how likely that is where it says so.
+export function attribute(name, { kind, value, probability, unit }) {
+  if (kind === "value") return `${name} ${tenths.format(value)}${unit ? ` ${unit}` : ""}`;
+  if (kind === "score") return `${name} ${value ? "yes" : "no"} (${share(value ? probability : 1 - probability)})`;
+  return `${name} ${value} (${share(probability)})`;
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import httpx
@@ -15,6 +17,7 @@ from playwright.sync_api import Page, Route, expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.demo import VERSIONS, jpeg, load_faceless, load_portraits
+from tests.attribute_networks import gender_and_age, liveness
 from tests.e2e.conftest import Service
 from tests.e2e.console.browser import KNOWN, UNKNOWN, Console, enrol, outlined, persons, side_by_side, stored_turned
 
@@ -74,6 +77,29 @@ def test_masks_are_told_of_where_the_box_is_ticked_and_heads_always(console: Con
     expect(console.faces()).to_contain_text("no mask (")
     page.get_by_role("checkbox", name="Masks").uncheck()
     expect(console.faces()).not_to_contain_text("mask")
+
+
+def test_what_brought_networks_tell_is_shown_where_the_box_is_ticked(
+    new_service: Callable[..., Service], new_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    networks = [str(gender_and_age(tmp_path)), str(liveness(tmp_path, "near", 2.7))]
+    service = new_service(SHRINKFACE_ATTRIBUTE_MODELS=json.dumps(networks))
+    service.start()
+    console = Console(new_page(), service.url)
+    console.open()
+    box = console.page.get_by_role("checkbox", name="Age, gender, liveness")
+    expect(box).to_be_hidden()
+    console.give(jpeg(load_portraits()[0].pixels))
+    expect(console.faces()).not_to_contain_text("liveness")
+    with console.page.expect_response(lambda response: response.url.endswith("/identify")) as answered:
+        box.check()
+    told = answered.value.json()["faces"][0]["attributes"]
+    assert set(told) == {"age", "gender", "liveness"}
+    expect(console.faces()).to_contain_text(f"gender {told['gender']['value']} (")
+    expect(console.faces()).to_contain_text(re.compile(r"age [\d.]+ years"))
+    expect(console.faces()).to_contain_text(f"liveness {'yes' if told['liveness']['value'] else 'no'} (")
+    expect(console.page.locator("#terms")).to_contain_text("liveness")
+    assert console.errors == []
 
 
 def test_heads_are_told_in_words(console: Console, gallery: str) -> None:

@@ -24,10 +24,10 @@ from service.settings import Settings
 from service.telemetry import ATTRIBUTE_BATCH_SIZE, BATCH_SIZE, GALLERY_RECALL
 from service.vision.analysis import ThreadedAnalyser
 from service.vision.attributes.reader import BatchedAttributes, load_networks
-from service.vision.detection import YuNetDetector
 from service.vision.embedding import BatchedEmbedder, OnnxNetwork
 from service.vision.imaging import ImageLimits
 from service.vision.quality import QualityGate
+from service.vision.second_look import open_detector
 
 _PRUNE_EVERY_S = 3_600.0
 
@@ -56,7 +56,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
         GalleryUnavailable: Milvus does not answer.
     """
     detector = await asyncio.to_thread(
-        YuNetDetector,
+        open_detector,
         settings.detector_path,
         score_threshold=settings.detection_threshold,
         max_side_px=settings.detection_max_side_px,

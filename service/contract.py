@@ -89,21 +89,31 @@ def align(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[n
     Raises:
         ContractError: the landmarks are degenerate.
     """
-    matrix = alignment_transform(landmarks)
+    return cut_out(image, alignment_transform(landmarks), CROP_SIDE_PX)
+
+
+def cut_out(image: NDArray[np.uint8], matrix: NDArray[np.float64], side_px: int) -> NDArray[np.uint8]:
+    """Cut a square out of a picture, turned and scaled.
+
+    Args:
+        image: (height, width, 3) uint8.
+        matrix: (2, 3) similarity that carries points of the picture into the square.
+        side_px: of the square.
+
+    Returns:
+        (side_px, side_px, 3) uint8; what lies outside the picture is black.
+    """
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < _AREA_BELOW_SCALE:
-        image, matrix = _shrink_around_face(image, matrix, scale)
-    crop = cv2.warpAffine(image, matrix, (CROP_SIDE_PX, CROP_SIDE_PX), flags=cv2.INTER_LINEAR)
-    return np.asarray(crop, dtype=np.uint8)
+        image, matrix = _shrink_around(image, matrix, scale, side_px)
+    return np.asarray(cv2.warpAffine(image, matrix, (side_px, side_px), flags=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
-def _shrink_around_face(
-    image: NDArray[np.uint8], matrix: NDArray[np.float64], scale: float
+def _shrink_around(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], scale: float, side_px: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Average the face's surroundings down so that the warp that follows is near one to one."""
-    corners = np.array(
-        [[0, 0, 1], [CROP_SIDE_PX, 0, 1], [0, CROP_SIDE_PX, 1], [CROP_SIDE_PX] * 2 + [1]], dtype=np.float64
-    )
+    """Average the square's part of the picture down so that the warp that follows is near one to one."""
+    corners = np.array([[0, 0, 1], [side_px, 0, 1], [0, side_px, 1], [side_px, side_px, 1]], dtype=np.float64)
     in_image = corners @ cv2.invertAffineTransform(matrix).T
     height, width = image.shape[:2]
     margin = int(np.ceil(2 / scale))

@@ -26,7 +26,7 @@ from model_training.protocols.embedding import Embedded, ProtocolError, Vectors
 from model_training.protocols.identification import FAR, FPIR, IdentificationFigure, identification
 from model_training.protocols.metrics import TooFewImpostors
 from service.contract import ContractError
-from service.vision.detection import YuNetDetector
+from service.vision.second_look import open_detector
 
 
 class Density(StrEnum):
@@ -72,7 +72,7 @@ def run_identification(
     try:
         sizes = sorted(int(part) for part in distractors.split(","))
         compared = open_networks(embedder, threads=threads)
-        cropper = detected(YuNetDetector(detector))
+        cropper = detected(open_detector(detector))
     except (ContractError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     people, others = people_and_others(lfw_dir, people_in_pairs(pairs), without=() if keep_errors else ALSO_KNOWN_AS)

@@ -22,8 +22,8 @@ from model_training.protocols.open_set import OpenSetFigure, open_set
 from model_training.shipping.scores import measure_scores
 from service.calibration import ImpostorCurve
 from service.contract import ContractError, ImpostorScores
-from service.vision.detection import YuNetDetector
 from service.vision.embedding import OnnxNetwork
+from service.vision.second_look import open_detector
 
 # People who are left to be strangers, where others can fill the gallery instead.
 _STRANGERS = 1_000
@@ -57,7 +57,7 @@ def run_open_set(
     """
     try:
         network = OnnxNetwork(embedder, threads=threads)
-        cropper = detected(YuNetDetector(detector))
+        cropper = detected(open_detector(detector))
         wanted_sizes = [int(part) for part in sizes.split(",")]
         wanted_rates = [float(part) for part in rates.split(",")]
     except (ContractError, ValueError) as error:

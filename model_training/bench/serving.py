@@ -17,7 +17,7 @@ from model_training.protocols.embedding import Embed, Picture
 from model_training.protocols.templates import TemplateFace
 from service.contract import CROP_SIDE_PX, ContractError, align
 from service.domain import Detection, ImageError
-from service.vision.detection import YuNetDetector
+from service.ports import Detector
 from service.vision.embedding import OnnxNetwork
 from service.vision.imaging import ImageLimits, decode
 
@@ -38,7 +38,7 @@ class Network(Protocol):
         """(n, 112, 112, 3) uint8 BGR to (n, d) float32 of unit length."""
 
 
-def serving_embed(detector: YuNetDetector, network: OnnxNetwork) -> Embed:
+def serving_embed(detector: Detector, network: OnnxNetwork) -> Embed:
     """A picture's main face through decoder, detector, alignment and network, as a request would go.
 
     LFW centres the person it names, so among several faces the largest and most central one is meant.
@@ -53,7 +53,7 @@ def serving_embed(detector: YuNetDetector, network: OnnxNetwork) -> Embed:
     return embed
 
 
-def detected(detector: YuNetDetector) -> Cropper:
+def detected(detector: Detector) -> Cropper:
     """Crops the main face of any picture; of a template's picture the face that the data set means."""
 
     def crop(image: Crop, picture: Picture) -> Crop | None:
@@ -69,7 +69,7 @@ def detected(detector: YuNetDetector) -> Cropper:
     return crop
 
 
-def _face_in(image: Crop, box: Sequence[float] | None, detector: YuNetDetector) -> Crop | None:
+def _face_in(image: Crop, box: Sequence[float] | None, detector: Detector) -> Crop | None:
     """The main face of a box and its surroundings, which the detector needs to see a head."""
     left, top, width, height = box or (0, 0, image.shape[1], image.shape[0])
     margin = _SURROUNDINGS * max(width, height)
@@ -92,7 +92,7 @@ def already_aligned(image: Crop, picture: Picture) -> Crop:
     return image
 
 
-def main_face(image: NDArray[np.uint8], detector: YuNetDetector) -> NDArray[np.uint8] | None:
+def main_face(image: NDArray[np.uint8], detector: Detector) -> NDArray[np.uint8] | None:
     """Aligned crop (112, 112, 3) of the face a benchmark picture is about, or None."""
     middle = np.array([image.shape[1], image.shape[0]]) / 2
 

@@ -25,7 +25,7 @@ from model_training.protocols.templates import (
     verify_templates,
 )
 from service.contract import ContractError
-from service.vision.detection import YuNetDetector
+from service.vision.second_look import open_detector
 
 
 class Benchmark(StrEnum):
@@ -58,7 +58,7 @@ def run_templates(
     try:
         listed = (read_nist if packing is Packing.NIST else read_insightface)(folder, benchmark.value)
         compared = open_networks(embedder, threads=threads)
-        cropper = detected(YuNetDetector(detector))
+        cropper = detected(open_detector(detector))
         faces = list(dict.fromkeys(listed.listed.faces))
         embeds = embedded_by([each.network for each in compared], cropper, faces)
         found = {each.name: _measured(listed, embed) for each, embed in zip(compared, embeds, strict=True)}

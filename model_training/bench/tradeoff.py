@@ -21,7 +21,7 @@ from model_training.protocols.embedding import ProtocolError
 from model_training.protocols.pairs import read_lfw_pairs
 from model_training.protocols.verification import verification
 from service.contract import ContractError
-from service.vision.detection import YuNetDetector
+from service.vision.second_look import open_detector
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def run_tradeoff(
     try:
         listed = read_lfw_pairs(pairs, lfw_dir)
         compared = open_networks(embedder, threads=2)
-        cropper = detected(YuNetDetector(detector))
+        cropper = detected(open_detector(detector))
         embeds = embedded_by([each.network for each in compared], cropper, listed.pictures)
     except (ProtocolError, ContractError) as error:
         raise typer.BadParameter(str(error)) from error

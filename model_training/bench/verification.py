@@ -30,7 +30,7 @@ from model_training.protocols.pairs import (
 )
 from model_training.protocols.verification import VerificationResult, verification
 from service.contract import ContractError
-from service.vision.detection import YuNetDetector
+from service.vision.second_look import open_detector
 
 
 class Layout(StrEnum):
@@ -71,7 +71,7 @@ def run_verification(
         compared = open_networks(embedder, threads=threads)
         cropper: Cropper = already_aligned
         if not aligned and layout is not Layout.BIN:
-            cropper = detected(YuNetDetector(detector))
+            cropper = detected(open_detector(detector))
         embeds = embedded_by([each.network for each in compared], cropper, listed.pictures)
     except (ProtocolError, ContractError) as error:
         raise typer.BadParameter(str(error)) from error

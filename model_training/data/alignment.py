@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from model_training.data.pictures import MAX_PICTURE_BYTES
 from service.contract import CROP_SIDE_PX, ContractError, align
 from service.domain import Detection, DomainError
-from service.vision.detection import YuNetDetector
 from service.vision.imaging import ImageLimits, decode
+from service.vision.second_look import open_detector
 
 _LIMITS = ImageLimits(max_bytes=MAX_PICTURE_BYTES)
 # Blocks that are given out ahead of the one waited for: enough to keep every process busy, few enough for memory.
@@ -67,7 +67,7 @@ class Aligner:
     def __init__(self, alignment: Alignment, detector: Detector | None = None) -> None:
         self._detector = detector
         if detector is None and alignment.detector is not None:
-            self._detector = YuNetDetector(alignment.detector, score_threshold=alignment.score_threshold)
+            self._detector = open_detector(alignment.detector, score_threshold=alignment.score_threshold)
 
     def crop_of(self, data: bytes) -> Crop | Lost:
         """The crop (112, 112, 3) uint8 BGR of the largest face in an encoded picture."""

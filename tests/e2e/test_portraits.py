@@ -44,6 +44,25 @@ def test_two_people_are_told_apart_in_every_version_and_after_a_restart(new_serv
                 assert face["matches"][1]["similarity"] < face["decision"]["threshold"]
 
 
+def test_tilted_and_small_portraits_are_identified(new_service: Callable[..., Service]) -> None:
+    service = new_service()
+    service.start()
+    enrol_portraits(service.url)
+    for portrait in load_portraits():
+        height, width = portrait.pixels.shape[:2]
+        for degrees in (30, 45, -45, 90):
+            turn = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 0.7)
+            picture = jpeg(cv2.warpAffine(portrait.pixels, turn, (width, height)))
+            (face,) = httpx.post(f"{service.url}/identify", files={"image": picture}, timeout=30).json()["faces"]
+            assert face["decision"]["person_id"] == portrait.person_id, degrees
+            assert abs(face["quality"]["roll_deg"] - degrees) < 15
+        whole = httpx.post(f"{service.url}/v1/detect", files={"image": jpeg(portrait.pixels)}, timeout=30).json()
+        scale = 20 / whole["faces"][0]["box"]["width"]
+        small = cv2.resize(portrait.pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        answer = httpx.post(f"{service.url}/v1/detect", files={"image": jpeg(small)}, timeout=30).json()
+        assert [round(face["box"]["width"]) for face in answer["faces"]] == [pytest.approx(20, abs=4)]
+
+
 def test_the_network_in_8_bits_that_comes_along_tells_them_apart(new_service: Callable[..., Service]) -> None:
     network = Path(service_package.__file__).parent / "models" / "student-int8.onnx"
     service = new_service(SHRINKFACE_EMBEDDER_PATH=str(network))

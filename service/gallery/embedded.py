@@ -78,8 +78,8 @@ class EmbeddedGallery(Gallery):
         self._dropping: set[asyncio.Task[Removal]] = set()
         self._dimension = indexes.dimension
         self._readers = Readers(threads, max_pending, initializer=search_on_one_core)
-        # With fewer, searches would wait for one another while a core is idle; with more, none would share a run.
-        runners = min(threads, os.cpu_count() or 1)
+        # With more, few searches would share a run; a run that is alone is helped by another core, see `Team`.
+        runners = min(threads, max(1, (os.cpu_count() or 1) // 2))
         search = partial(self._lookup.search, exact=False)
         self._searches = SharedSearches(search, self._readers, runners=runners, max_pending=max_pending)
 

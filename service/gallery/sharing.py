@@ -14,7 +14,7 @@ from service.domain import Overloaded
 from service.gallery.readers import Readers
 from service.ports import SearchResult
 
-# Probes of one run; from some four on, a probe more costs as much as the others (docs/benchmarks.md).
+# Probes of one run; from some eight on, a probe more costs as much as the others.
 MOST_PROBES = 16
 
 # Gallery, probes (n, d) float32 and top_k to n results.

@@ -18,6 +18,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.large_pages import ask_for_large_pages
 from service.gallery.team import Team
 
 # Rows that the codes are fitted to: thousands for each of the sixteen.
@@ -27,9 +28,10 @@ FEWEST_ROWS = 640
 
 _VALUES_PER_CODE = 2
 _BITS_PER_CODE = 4
-# Rows whose codes lie together. FAISS's own choice is 32, for a kernel that takes several probes at once and gains
-# nothing from it here; over 64 the pass is about a fifth faster for one probe (docs/benchmarks.md, the variants).
-_BLOCK_ROWS = 64
+# Rows whose codes lie together. For 32, FAISS has a kernel that takes several probes through them at once, which halves
+# the cost of a probe under load, when the codes come from memory anew each time. Over 64 a lone probe may be a fifth
+# faster, on some processors and with the codes in their caches (docs/benchmarks.md, the variants).
+_BLOCK_ROWS = 32
 _ENCODED_AT_ONCE = 65_536
 # Two of them at a million faces: one for each of two cores, and half of the codes to copy when rows are taken in. Each
 # costs a search some 0.08 ms besides its rows.
@@ -94,6 +96,8 @@ class Sieve:
             end = min(start + _ENCODED_AT_ONCE, start + SHARD_ROWS - int(shards[-1].ntotal), len(vectors))
             shards[-1].add(_padded(vectors[start:end]))
             start = end
+        for shard in shards[len(self._shards) - 1 if self._shards else 0 :]:
+            ask_for_large_pages(int(shard.codes.get()), shard.codes.size())
         return Sieve(tuple(shards), self._empty, self.trained_on)
 
     def emptied(self) -> Sieve:

@@ -92,7 +92,7 @@ sbom: $(VENV)/.supply
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json \
 		$(VENV)-sbom/bin/python
 
-# Faults under a service at work, and a table of what came of them: ten minutes. CHAOS_ARGS="--fault disk-full" runs one,
+# Faults under a service at work, and a table of what came of them: seven minutes. CHAOS_ARGS="--fault disk-full" runs one,
 # CHAOS_ARGS="--people FOLDER" shows it other people than two portraits. Disk and clock need root and Debian's faketime.
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos run --out runs/chaos.json $(CHAOS_ARGS)

@@ -196,7 +196,8 @@ def test_a_service_that_asks_for_keys(pictures: dict[str, Path], new_service: Ca
     assert [key["scope"] for key in lines("keys", "list", **there)] == ["admin", "enroll", "identify"]
     table = done("keys", "list", **there)
     assert "the boss" in table
-    assert admin.rpartition("_")[2] not in table
+    # A secret may have that character in it.
+    assert admin.split("_", 2)[2] not in table
     assert (service.data_dir / "api-keys.json").stat().st_mode & 0o077 == 0
 
     as_desk, as_gate = ({**there, "SHRINKFACE_API_KEY": key["api_key"]} for key in (desk, gate))

@@ -96,8 +96,8 @@ STRUCTURES: dict[str, Entry] = {
         "Milvus Lite, AUTOINDEX", "milvus_structure", "MilvusLite", ("AUTOINDEX",), ("milvus-lite", "pymilvus"), _graph
     ),
     "pq-quarter": _faiss("PQ, 4 values a code", "PQ{quarter}x4fs,RFlat"),
-    "pq-half": _faiss("PQ, 2 values a code", "PQ{half}x4fs,RFlat"),
-    "pq-half-64": _faiss("PQ, 2 values a code, blocks of 64 rows (our sieve)", "PQ{half}x4fs_64,RFlat"),
+    "pq-half": _faiss("PQ, 2 values a code (our sieve)", "PQ{half}x4fs,RFlat"),
+    "pq-half-64": _faiss("PQ, 2 values a code, blocks of 64 rows", "PQ{half}x4fs_64,RFlat"),
     "pq-full": _faiss("PQ, 1 value a code", "PQ{d}x4fs,RFlat"),
     "pca-pq-half": _faiss("PCA and rotation, PQ, 2 values a code", "PCAR{d},PQ{half}x4fs,RFlat"),
     "rabitq": _faiss("RaBitQ, 1 bit a value", "RR{d},RaBitQfs,RFlat"),

@@ -26,7 +26,9 @@ _PERCENTILE = 99.999
 _COMPARED_FACES = 512
 _BATCH = 16
 # Convolutions at the start, over the most pixels and the fewest channels: integers are slower there than floats.
-_FLOAT_CONVOLUTIONS = 2
+_FIRST_IN_FLOATS = 2
+# At the end, the head's, over the fewest pixels.
+_LAST_IN_FLOATS = 2
 # Below this the embeddings have moved by more than the pictures of one person differ.
 _LEAST_MEAN_COSINE = 0.98
 
@@ -48,8 +50,8 @@ def quantise(model: Path, faces: AlignedFaces, out: Path, *, seed: int = 0) -> f
     """Write the model with 8-bit weights, a scale a channel, and 8-bit activations, whose ranges real faces decide.
 
     Static quantisation in pairs of quantise and dequantise, which onnxruntime fuses into integer convolutions; the two
-    of the stem stay in floating point, which is faster, and so does the embedding's matrix. A MobileFaceNet's channels
-    are equalised first. Integers need ReLU: PReLU stays in floating point, and the detour makes the network slower than
+    of the stem stay in floating point, which is faster, and so do the two after the last stage and the matrix, where
+    rounding costs most and time little. A MobileFaceNet's channels are equalised first. Integers need ReLU: PReLU stays in floating point, and the detour makes the network slower than
     it was.
 
     Args:
@@ -108,9 +110,10 @@ def _write_equalised(model: Path, crops: NDArray[np.uint8], out: Path) -> None:
 
 
 def _in_floats(model: Path) -> list[str]:
-    """Names of the first convolutions, of what follows each, and of the embedding's matrix."""
+    """Names of the first convolutions and the last, of what follows each, and of the embedding's matrix."""
     nodes = list(onnx.load(str(model)).graph.node)
-    matrices = [node.name for node in nodes if node.op_type in ("Gemm", "MatMul")]
-    places = [place for place, node in enumerate(nodes) if node.op_type == "Conv"][: _FLOAT_CONVOLUTIONS + 1]
-    stem = nodes[: places[_FLOAT_CONVOLUTIONS]] if len(places) > _FLOAT_CONVOLUTIONS else []
-    return [node.name for node in stem] + matrices
+    places = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
+    if len(places) <= _FIRST_IN_FLOATS + _LAST_IN_FLOATS:
+        return []
+    first, last = nodes[: places[_FIRST_IN_FLOATS]], nodes[places[-_LAST_IN_FLOATS] :]
+    return [node.name for node in (*first, *last)]

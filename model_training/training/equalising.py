@@ -20,7 +20,7 @@ class UnfitNetworkError(ValueError):
 
 
 def equalise(network: MobileFaceNet, pixels: Tensor) -> None:
-    """Give the channels inside every bottleneck, and those before the embedding, like ranges; in place.
+    """Give the channels after the stem, inside every bottleneck and before the embedding like ranges; in place.
 
     ReLU does not mind a positive factor, so a channel may be divided by one where it is made and multiplied where it is
     read. A depthwise convolution has a scale a channel for its weights, so what it reads can be equalised altogether.
@@ -42,12 +42,13 @@ def equalise(network: MobileFaceNet, pixels: Tensor) -> None:
     head = network.head
     assert isinstance(head, ConvUnit)
     inner = [unit for block in blocks for unit in (block.expand, block.depthwise) if isinstance(unit, ConvUnit)]
-    peaks = _peaks(network, [*inner, head], pixels)
+    peaks = _peaks(network, [network.stem_depthwise, *inner, head], pixels)
+    if isinstance(blocks[0].expand, ConvUnit):
+        _move_half(network.stem_depthwise, blocks[0].expand, peaks)
     for block in blocks:
         if isinstance(block.expand, ConvUnit):
             _move(block.expand, block.depthwise, peaks[block.expand])
-        columns = block.project.conv.weight.detach().abs().amax(dim=(0, 2, 3)).clamp_min(_SILENT)
-        _move(block.depthwise, block.project, (peaks[block.depthwise] / columns).sqrt())
+        _move_half(block.depthwise, block.project, peaks)
     _move(head, network.global_depthwise, peaks[head])
 
 
@@ -79,6 +80,12 @@ def _move(maker: ConvUnit, reader: ConvUnit, ranges: Tensor) -> None:
             reader.conv.weight *= factors[:, None, None, None]
         else:
             reader.conv.weight *= factors[None, :, None, None]
+
+
+def _move_half(maker: ConvUnit, reader: ConvUnit, peaks: dict[ConvUnit, Tensor]) -> None:
+    """`_move` between a unit and a dense one, so that what is made and the columns that read it end up as uneven."""
+    columns = reader.conv.weight.detach().abs().amax(dim=(0, 2, 3)).clamp_min(_SILENT)
+    _move(maker, reader, (peaks[maker] / columns).sqrt())
 
 
 def _peaks(network: MobileFaceNet, units: list[ConvUnit], pixels: Tensor) -> dict[ConvUnit, Tensor]:

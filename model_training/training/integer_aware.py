@@ -17,7 +17,7 @@ _SHARE = 0.99999
 def prepare_for_integers(network: MobileBackbone, pixels: Tensor) -> None:
     """Equalise a network and let it compute as its 8-bit version will: rounded weights and activations; in place.
 
-    The stem and the embedding's matrix stay in floating point, as in what `quantise` writes. Ranges of activations are
+    The stem and what follows the last stage stay in floating point, as in what `quantise` writes. Ranges of activations are
     measured once, here; weights are rounded anew at each step.
 
     Args:
@@ -33,7 +33,7 @@ def prepare_for_integers(network: MobileBackbone, pixels: Tensor) -> None:
     training = network.training
     network.eval()
     equalise(network, pixels)
-    in_floats = (network.stem, network.stem_depthwise)
+    in_floats = (network.stem, network.stem_depthwise, network.head, network.global_depthwise)
     rounded: list[nn.Module] = [network.stem_depthwise]
     for module in network.modules():
         if isinstance(module, Bottleneck) and module.residual:

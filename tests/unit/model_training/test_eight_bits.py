@@ -130,12 +130,12 @@ class TestEqualising:
 
 
 class TestIntegerAware:
-    def test_all_but_the_stem_and_the_matrix_round(self):
+    def test_all_but_the_stem_and_the_head_round(self):
         network = plain_network()
         prepare_for_integers(network, pictures(4))
         rounding = [name for name, unit in network.named_modules() if getattr(unit, "rounds_weight", False)]
         convolutions = [name for name, unit in network.named_modules() if isinstance(unit, ConvUnit)]
-        assert set(convolutions) - set(rounding) == {"stem", "stem_depthwise"}
+        assert set(convolutions) - set(rounding) == {"stem", "stem_depthwise", "head", "global_depthwise"}
         assert isinstance(network.stem_depthwise.rounding, RoundedRange)
         assert isinstance(network.stem.rounding, nn.Identity)
         sums = [block for block in network.modules() if isinstance(block, Bottleneck) and block.residual]

@@ -51,8 +51,8 @@ def quantise(model: Path, faces: AlignedFaces, out: Path, *, seed: int = 0) -> f
 
     Static quantisation in pairs of quantise and dequantise, which onnxruntime fuses into integer convolutions; the two
     of the stem stay in floating point, which is faster, and so do the two after the last stage and the matrix, where
-    rounding costs most and time little. A MobileFaceNet's channels are equalised first. Integers need ReLU: PReLU stays in floating point, and the detour makes the network slower than
-    it was.
+    rounding costs most and floats little time. A MobileFaceNet's channels are equalised first. Integers need ReLU:
+    PReLU stays in floating point, and the detour makes the network slower than it was.
 
     Args:
         model: float32 ONNX with its manifest.

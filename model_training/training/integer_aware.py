@@ -17,8 +17,8 @@ _SHARE = 0.99999
 def prepare_for_integers(network: MobileBackbone, pixels: Tensor) -> None:
     """Equalise a network and let it compute as its 8-bit version will: rounded weights and activations; in place.
 
-    The stem and what follows the last stage stay in floating point, as in what `quantise` writes. Ranges of activations are
-    measured once, here; weights are rounded anew at each step.
+    The stem and what follows the last stage stay in floating point, as in what `quantise` writes. Ranges of
+    activations are measured once, here; weights are rounded anew at each step.
 
     Args:
         network: a MobileFaceNet without BatchNorms and with ReLU.

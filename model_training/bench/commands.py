@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from model_training.bench.detection import run_detection
 from model_training.bench.identification import run_identification
 from model_training.bench.open_set import run_open_set
 from model_training.bench.speed import run_speed
@@ -27,6 +28,7 @@ app.command("verification")(run_verification)
 app.command("identification")(run_identification)
 app.command("templates")(run_templates)
 app.command("open-set")(run_open_set)
+app.command("detection")(run_detection)
 app.command("speed")(run_speed)
 app.command("tradeoff")(run_tradeoff)
 app.command("thresholds")(run_thresholds)

@@ -187,3 +187,21 @@ def test_templates_of_portraits(lfw: Path, tmp_path: Path) -> None:
     for gallery in ("S1", "S2"):
         assert found["search"][gallery]["cmc"][0] == 1.0
         assert (found["search"][gallery]["mated"], found["search"][gallery]["strangers"]) == (1, 1)
+
+
+def test_detection_of_small_and_tilted_faces(lfw: Path) -> None:
+    """The shipped detector's own network is the teacher: what it sees at its size is found."""
+    models = Settings().detector_path.parent
+    ended = bench(
+        "detection", "--lfw-dir", lfw / "pictures", "--teacher", models / "detector.onnx", "--pictures", "6",
+        "--tilted", "2", "--json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads(ended.stdout)
+    assert figures["as_they_are"]["found"] == figures["as_they_are"]["of"] >= 6
+    assert figures["shrunk"]["of"] == 6 == sum(band["of"] for band in figures["bands"].values())
+    assert figures["shrunk"]["found"] >= 5
+    upright, tilted = (figures["tilts"][degrees] for degrees in ("0", "30"))
+    assert upright["found"] == upright["of"] == tilted["found"] == tilted["of"] == 2
+    assert upright["mean_cosine"] > 0.98
+    assert tilted["mean_cosine"] > 0.75

@@ -41,9 +41,9 @@ demo: $(VENV)/.base
 run: $(VENV)/.base
 	$(BIN)/shrinkface serve
 
-# In two processes, the tests of a file in one of them; TEST_WORKERS=0 runs all in one.
+# In two processes with a core each, the tests of a file in one of them; TEST_WORKERS=0 runs all in one.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not milvus" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not milvus" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Minutes: twenty kills in mid-enrolment and the like.
 test-slow: $(VENV)/.dev

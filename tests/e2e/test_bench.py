@@ -203,5 +203,5 @@ def test_detection_of_small_and_tilted_faces(lfw: Path) -> None:
     assert figures["shrunk"]["found"] >= 5
     upright, tilted = (figures["tilts"][degrees] for degrees in ("0", "30"))
     assert upright["found"] == upright["of"] == tilted["found"] == tilted["of"] == 2
-    assert upright["mean_cosine"] > 0.98
+    assert upright["mean_cosine"] > 0.9
     assert tilted["mean_cosine"] > 0.75

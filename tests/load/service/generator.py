@@ -8,6 +8,7 @@ a slow service cannot hide behind its own queue (coordinated omission; Tene, How
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -54,7 +55,8 @@ class Load:
         self._contents = {path: Path(path).read_bytes() for path, _ in (*probes, *job.newcomers)}
         self._probes, self._newcomers = _round(probes), _round(job.newcomers)
         self._enrolled: list[str] = []
-        self._numbers = iter(range(sys.maxsize))
+        # A folder that served earlier runs still has whom they enrolled.
+        self._numbers = itertools.count(time.time_ns())
         self.rows: list[tuple[str, float, float, str, str]] = []
         self.late_ms = 0.0
         self.exposed: list[str] = []

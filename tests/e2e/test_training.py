@@ -90,8 +90,9 @@ def test_from_pictures_to_a_model_with_card(pictures: Path, tmp_path: Path) -> N
     quantised = read_manifest(small)
     assert quantised.name == "smallest-int8"
     assert quantised.space_id != manifest.space_id
-    # The head, which stays in floating point, is much of so small a network.
-    assert quantised.size_bytes < 0.7 * manifest.size_bytes
+    # The head stays in floating point: 128 to 512 channels, 49 places of each, 512 to 128 values.
+    head_bytes = 4 * 512 * (128 + 49 + 128)
+    assert quantised.size_bytes - head_bytes < 0.5 * (manifest.size_bytes - head_bytes)
     cosines = (OnnxNetwork(small).embed(crops) * OnnxNetwork(model).embed(crops)).sum(axis=1)
     assert cosines.mean() > 0.98
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import structlog
 
+from service import bundled
 from service.access import Access, KeyFile, LocalLimiter, NullLimiter, RateLimiter, RedisLimiter
 from service.cache import NullCache, RedisCache
 from service.calibration import ImpostorCurve
 from service.contract import ContractError, read_manifest, sha256_of_file
-from service.domain import DomainError, ServiceIdentity, StorageUnusable
+from service.domain import DomainError, ServiceIdentity, SpaceMismatch, StorageUnusable
 from service.gallery.active import Place, place_of, read_places
 from service.gallery.embedded import EmbeddedGallery
 from service.identification import CustodyService, EnrolmentService, FaceReader, IdentificationService
@@ -85,7 +86,10 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
     )
     stack.push_async_callback(attributes.close)
     shared = _Shared(settings, access, analyser, detector_name, attributes)
-    container = await (_on_folder(shared, stack) if settings.milvus_uri is None else _on_milvus(shared, stack))
+    try:
+        container = await (_on_folder(shared, stack) if settings.milvus_uri is None else _on_milvus(shared, stack))
+    except SpaceMismatch as error:
+        raise await asyncio.to_thread(_advised, error) from error
     served = _Served(container)
     if container.migration is not None:
         container.migration.on_switch(served.adopt)
@@ -112,6 +116,14 @@ class _Served:
 
     def adopt(self, container: Container) -> None:
         self.container = container
+
+
+def _advised(error: SpaceMismatch) -> SpaceMismatch:
+    """The refusal of a gallery, and which network would do if one that comes along would."""
+    name = bundled.name_of_space(str(error.details.get("stored_space_id")))
+    if name is None:
+        return error
+    return SpaceMismatch(f"{error.message} SHRINKFACE_EMBEDDER_PATH={name} serves it as it is.", **error.details)
 
 
 async def _on_folder(shared: _Shared, stack: AsyncExitStack) -> Container:

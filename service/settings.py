@@ -8,12 +8,13 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, RedisDsn, SecretStr, model_validator
+from pydantic import AfterValidator, Field, RedisDsn, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_MODELS = Path(__file__).parent / "models"
+from service import bundled
+
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
@@ -33,12 +34,15 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("shrinkface-data"), description="Folder of the enrolled galleries.")
     default_gallery: str = "default"
 
-    embedder_path: Path = Field(default=_MODELS / "student.onnx", description="ONNX network, manifest beside it.")
+    embedder_path: Annotated[Path, AfterValidator(bundled.located)] = Field(
+        default=bundled.FOLDER / "student.onnx",
+        description="ONNX network, manifest beside it; a name alone is also that of one that comes along.",
+    )
     detector_path: Path = Field(
-        default=_MODELS / "detector.onnx", description="The bundled detector, or the official YuNet ONNX file."
+        default=bundled.FOLDER / "detector.onnx", description="The bundled detector, or the official YuNet ONNX file."
     )
     mask_path: Path = Field(
-        default=_MODELS / "mask.onnx",
+        default=bundled.FOLDER / "mask.onnx",
         description="ONNX network that tells who wears a mask, manifest beside it; without the file nothing is told.",
     )
     attribute_models: list[Path] = Field(

@@ -22,7 +22,11 @@ _ROUTE = "/v1/migration"
 
 def migrate_gallery(
     model: Annotated[
-        Path | None, typer.Option(help="ONNX file of the new model on the service's machine, its manifest beside it.")
+        Path | None,
+        typer.Option(
+            help="ONNX file of the new model on the service's machine, its manifest beside it; or the name of one "
+            "that comes along."
+        ),
     ] = None,
     switch: Annotated[bool, typer.Option("--switch", help="Serve the new model, when it is ready.")] = False,
     back: Annotated[bool, typer.Option("--back", help="Serve the previous model again.")] = False,
@@ -50,7 +54,7 @@ def migrate_gallery(
         else:
             status = _asked(client, "GET", _ROUTE)
             if model is not None:
-                status = _followed(client, _asked(client, "POST", _ROUTE, {"model": str(model.absolute())}))
+                status = _followed(client, _asked(client, "POST", _ROUTE, {"model": _named(model)}))
             elif switch:
                 status = _followed(client, status)
             _show_agreement(status, as_json=as_json)
@@ -59,6 +63,11 @@ def migrate_gallery(
     _show(status, as_json=as_json)
     if status.state == "failed" or (switch and status.state != "switched"):
         raise typer.Exit(code=1)
+
+
+def _named(model: Path) -> str:
+    """As the service takes it: a bare name that is no file here is one of its own."""
+    return str(model if model == Path(model.name) and not model.exists() else model.absolute())
 
 
 def _asked(client: httpx.Client, method: str, path: str, body: Any = None) -> MigrationOut:

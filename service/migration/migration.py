@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import structlog
 
+from service import bundled
 from service.contract import ContractError, read_manifest
 from service.domain import DomainError, InvalidRequest, MigrationConflict, StorageUnusable
 from service.gallery.active import Place, Places, place_of, remove_place, write_places
@@ -215,7 +216,7 @@ class Migration(Generic[C]):
                 self._other.place.space_id != place.space_id or self._active.guard.shadow is None
             ):
                 raise MigrationConflict("an earlier migration is unfinished; abandon it first", state=self._state)
-            embedder = await asyncio.to_thread(_opened, model)
+            embedder = await asyncio.to_thread(_opened, place.embedder)
             try:
                 await self._prepare(place)
             except BaseException:
@@ -366,8 +367,12 @@ async def _unbroken(step: Coroutine[Any, Any, Status]) -> Status:
 
 def _checked(model: Path) -> Place:
     """The place of a model that can be served. Raises InvalidRequest."""
+    model = bundled.located(model)
     if not model.is_absolute() or not model.is_file():
-        raise InvalidRequest("model is the absolute path of a file on the service's machine", field="model")
+        raise InvalidRequest(
+            "model is the absolute path of a file on the service's machine, or the name of a network that comes along",
+            field="model",
+        )
     try:
         manifest = read_manifest(model)
     except ContractError as error:

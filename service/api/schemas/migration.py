@@ -21,8 +21,9 @@ class MigrateFields(BaseModel):
     model: str = Field(
         min_length=1,
         max_length=4096,
-        pattern=r"^/[^\x00]*$",
-        description="Absolute path of the ONNX file on the service's machine, with its manifest beside it.",
+        pattern=r"^(/[^\x00]*|[A-Za-z0-9._-]+\.onnx)$",
+        description="Absolute path of the ONNX file on the service's machine, with its manifest beside it, or the name "
+        "of a network that comes along.",
         examples=["/models/new.onnx"],
     )
 

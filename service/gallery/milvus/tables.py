@@ -100,8 +100,8 @@ class Tables:
                 f"Milvus holds embeddings of {found.get('space_id')} with {found.get('dimension')} values, the model "
                 f"at hand makes {space_id} with {dimension}: export the gallery's people and enrol them again under "
                 "another SHRINKFACE_MILVUS_PREFIX, or serve the model that it was filled with",
-                stored=str(found.get("space_id")),
-                expected=space_id,
+                stored_space_id=str(found.get("space_id")),
+                space_id=space_id,
             )
 
     def close(self) -> None:

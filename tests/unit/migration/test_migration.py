@@ -164,6 +164,12 @@ async def test_a_model_that_is_damaged_is_refused(served: Container, damaged: Pa
     assert of(served).status().other is None
 
 
+async def test_a_network_that_comes_along_is_named_without_its_folder(served: Container) -> None:
+    change = await ready(served, Path("student-int8.onnx"))
+    other = change.status().other
+    assert other is not None and other.embedder.is_absolute() and other.embedder.name == "student-int8.onnx"
+
+
 async def test_a_restart_with_a_third_model_is_refused(settings: Settings, model: Path, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         container = await build(settings, stack)

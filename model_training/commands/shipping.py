@@ -54,11 +54,19 @@ def quantise_model(
     faces: _Faces,
     out: Annotated[Path, typer.Option(help="Where the 8-bit model goes; its manifest beside it.")],
     model: _Float32 = _MODELS / "student.onnx",
+    head_in_floats: Annotated[
+        bool,
+        typer.Option(help="Keep the convolutions after the last stage in floating point: closer, a little slower."),
+    ] = True,
 ) -> None:
     """Write a student in 8-bit integers, with an embedding space and scores of its own."""
-    cosine = quantise(model, AlignedFaces.load(faces), out)
+    cosine = quantise(model, AlignedFaces.load(faces), out, head_in_floats=head_in_floats)
     impostors, mates = scores_of(out, faces)
-    training = {**read_manifest(model).training, "int8_mean_cosine_to_float32": round(cosine, 5)}
+    training = {
+        **read_manifest(model).training,
+        "int8_mean_cosine_to_float32": round(cosine, 5),
+        "int8_head_in_floats": head_in_floats,
+    }
     manifest = describe_derived(model, out, "int8", impostor_scores=impostors, mate_scores=mates, training=training)
     write_card(out.parent)
     _console.print(f"{out}: {manifest.size_bytes / 1e6:.2f} MB, {manifest.space_id}, mean cosine {cosine:.4f}")

@@ -42,6 +42,9 @@ _YCC_TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0)
 # Shares of a batch: left as they are but for mirroring, blended with another face, spliced with another.
 _CLEAN, _BLENDED, _SPLICED = 0.125, 0.25, 0.1
 
+# Parts of an aligned face as ellipses, in pixels: middle and half axes, right and down. Eyes, nose, mouth, all of them.
+_PARTS = ((56, 51, 38, 14), (56, 68, 14, 20), (56, 92, 26, 14), (56, 70, 34, 38))
+
 
 class Chance:
     """Random numbers on a device, and on the host those that decide shapes: nothing waits for the device.
@@ -71,12 +74,13 @@ class Chance:
         return torch.randperm(count, generator=self._generator, device=self._generator.device)
 
 
-def fresh_views(crops: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+def fresh_views(crops: Tensor, chance: Chance, composed: float = 0.0) -> tuple[Tensor, Tensor]:
     """One random view of each face.
 
     Args:
         crops: (n, 3, 112, 112) uint8, on the device of `chance`.
         chance: the only source of chance.
+        composed: share of the views, at most 0.65, in which one part of the face is somebody else's.
 
     Returns:
         (n, 3, 112, 112) float32, whole numbers in 0..255, and (n,) bool: whether a second face is in it.
@@ -90,7 +94,7 @@ def fresh_views(crops: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
         changed = _some(changed, share, change, chance)
     clean = chance.uniform(count, 0, 1) < _CLEAN
     views = torch.where(clean[:, None, None, None], faces, changed)
-    views, mixed = _mixed(views, clean, chance)
+    views, mixed = _mixed(views, clean, chance, composed)
     return views.round().clamp(0, 255), mixed
 
 
@@ -237,8 +241,8 @@ def _occlude(faces: Tensor, chance: Chance) -> Tensor:
     return torch.where((rows[:, :, None] & columns[:, None])[:, None], colours, faces)
 
 
-def _mixed(views: Tensor, clean: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
-    """Blend or splice a share of the views with others: points between identities."""
+def _mixed(views: Tensor, clean: Tensor, chance: Chance, composed: float) -> tuple[Tensor, Tensor]:
+    """Blend, splice or compose a share of the views with others: points between identities."""
     count = len(views)
     lot = chance.uniform(count, 0, 1)
     others = views[chance.permutation(count)]
@@ -249,7 +253,35 @@ def _mixed(views: Tensor, clean: Tensor, chance: Chance) -> tuple[Tensor, Tensor
     columns, rows = _coordinates(views.device)
     line = torch.sigmoid((columns * torch.cos(angle) + rows * torch.sin(angle) - offset) * 12)
     weight = torch.where(_each(blended), share, torch.where(_each(spliced), line, torch.ones_like(share)))
-    return views * weight + others * (1 - weight), blended | spliced
+    mixed = blended | spliced
+    if composed:
+        replaced = (lot >= _BLENDED) & (lot < _BLENDED + composed) & ~clean
+        weight = torch.where(_each(replaced), 1 - _part(count, chance), weight)
+        others = torch.where(_each(replaced), _coloured_as(views, others), others)
+        mixed = mixed | replaced
+    return views * weight + others * (1 - weight), mixed
+
+
+def _part(count: int, chance: Chance) -> Tensor:
+    """(count, 1, 112, 112) in 0..1: where one part of a face is, with soft edges, a little off its place and size."""
+    which = (chance.uniform(count, 0, 1) * len(_PARTS)).long().clamp(max=len(_PARTS) - 1)
+    ellipse = torch.tensor(_PARTS, dtype=torch.float32, device=which.device)[which]
+    middle = (ellipse[:, :2] + chance.uniform(2 * count, -4, 4).view(count, 2)) * 2 / _SIDE - 1
+    axes = ellipse[:, 2:] * chance.uniform(2 * count, 0.85, 1.2).view(count, 2) * 2 / _SIDE
+    columns, rows = _coordinates(which.device)
+    away = ((columns - _each(middle[:, 0])) / _each(axes[:, 0])) ** 2
+    away = away + ((rows - _each(middle[:, 1])) / _each(axes[:, 1])) ** 2
+    return torch.sigmoid((1 - away) * 6)
+
+
+def _coloured_as(faces: Tensor, others: Tensor) -> Tensor:
+    """`others` with the mean colour and contrast that `faces` have in the middle: skin that would belong together."""
+    inner = slice(_SIDE // 4, -_SIDE // 4)
+    (spread, mean), (their_spread, their_mean) = (
+        torch.std_mean(batch[:, :, inner, inner], dim=(2, 3), keepdim=True) for batch in (faces, others)
+    )
+    gain = (spread / their_spread.clamp(min=1)).clamp(0.5, 2)
+    return ((others - their_mean) * gain + mean).clamp(0, 255)
 
 
 _CHANGES: tuple[tuple[float, Callable[[Tensor, Chance], Tensor]], ...] = (

@@ -28,7 +28,7 @@ _BATCH = 16
 # Convolutions at the start, over the most pixels and the fewest channels: integers are slower there than floats.
 _FIRST_IN_FLOATS = 2
 # At the end, the head's, over the fewest pixels.
-_LAST_IN_FLOATS = 2
+_HEAD_CONVOLUTIONS = 2
 # Below this the embeddings have moved by more than the pictures of one person differ.
 _LEAST_MEAN_COSINE = 0.98
 
@@ -46,18 +46,19 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]
         return next(self._inputs, None)
 
 
-def quantise(model: Path, faces: AlignedFaces, out: Path, *, seed: int = 0) -> float:
+def quantise(model: Path, faces: AlignedFaces, out: Path, *, head_in_floats: bool = True, seed: int = 0) -> float:
     """Write the model with 8-bit weights, a scale a channel, and 8-bit activations, whose ranges real faces decide.
 
     Static quantisation in pairs of quantise and dequantise, which onnxruntime fuses into integer convolutions; the two
-    of the stem stay in floating point, which is faster, and so do the two after the last stage and the matrix, where
-    rounding costs most and floats little time. A MobileFaceNet's channels are equalised first. Integers need ReLU:
-    PReLU stays in floating point, and the detour makes the network slower than it was.
+    of the stem stay in floating point, which is faster, and so does the embedding's matrix. The two after the last
+    stage, where rounding costs most and floats little time, may stay too. A MobileFaceNet's channels are equalised
+    first. Integers need ReLU: PReLU stays in floating point, and the detour makes the network slower than it was.
 
     Args:
         model: float32 ONNX with its manifest.
         faces: training faces, more than are calibrated on, so that others are left to compare on.
         out: where it goes.
+        head_in_floats: whether the convolutions after the last stage stay in floating point.
         seed: of the choice of faces.
 
     Returns:
@@ -87,7 +88,7 @@ def quantise(model: Path, faces: AlignedFaces, out: Path, *, seed: int = 0) -> f
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": _PERCENTILE},
-            nodes_to_exclude=_in_floats(prepared),
+            nodes_to_exclude=_in_floats(prepared, head=head_in_floats),
         )
         rest = faces.only(others.tolist())
         cosine = float((embed_faces(model, rest) * embed_faces(made, rest)).sum(axis=1).mean())
@@ -109,11 +110,12 @@ def _write_equalised(model: Path, crops: NDArray[np.uint8], out: Path) -> None:
     write_onnx(network, pixels[:2], "embedding", out)
 
 
-def _in_floats(model: Path) -> list[str]:
-    """Names of the first convolutions and the last, of what follows each, and of the embedding's matrix."""
+def _in_floats(model: Path, *, head: bool) -> list[str]:
+    """Names of the first convolutions, of the head's if wanted, of what follows each, and of the embedding's matrix."""
     nodes = list(onnx.load(str(model)).graph.node)
     places = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
-    if len(places) <= _FIRST_IN_FLOATS + _LAST_IN_FLOATS:
+    if len(places) <= _FIRST_IN_FLOATS + _HEAD_CONVOLUTIONS:
         return []
-    first, last = nodes[: places[_FIRST_IN_FLOATS]], nodes[places[-_LAST_IN_FLOATS] :]
+    first = nodes[: places[_FIRST_IN_FLOATS]]
+    last = nodes[places[-_HEAD_CONVOLUTIONS] :] if head else [node for node in nodes if node.op_type == "Gemm"]
     return [node.name for node in (*first, *last)]

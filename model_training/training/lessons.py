@@ -210,7 +210,8 @@ class FreshLessons:
             chosen = order[step * size : (step + 1) * size][self._peers.rank :: self._peers.count]
             seed = np.random.SeedSequence([self._recipe.seed, epoch, step, self._peers.rank]).generate_state(1)
             rows = torch.from_numpy(chosen).to(self._device)
-            views, mixed = fresh_views(self._crops[rows], Chance(int(seed[0]), self._device))
+            chance = Chance(int(seed[0]), self._device)
+            views, mixed = fresh_views(self._crops[rows], chance, self._recipe.composed)
             classes = torch.where(mixed, torch.full_like(rows, NOBODY), self._people[rows])
             yield self._labelled(views, classes, self._label)
 

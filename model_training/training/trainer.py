@@ -270,5 +270,5 @@ def _objective(student: Backbone, lessons: Lessons, recipe: DistillationRecipe) 
         stages=stages,
         identity=identity,
         identity_weight=recipe.identity_weight,
-        compiled=recipe.compile,
+        compiled=recipe.compile is True,
     )

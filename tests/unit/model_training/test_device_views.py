@@ -43,6 +43,32 @@ def test_some_are_the_face_itself_or_its_mirror(faces):
     assert not any(c and m for c, m in zip(clean, mixed.tolist(), strict=True))
 
 
+def test_composed_faces_are_two_peoples_in_one_part(faces):
+    others = faces.flip(2)  # upside down
+    both = torch.cat([faces, others])
+    views, mixed = fresh_views(both, Chance(0, CPU), composed=0.65)
+    plainly, rarely = fresh_views(both, Chance(0, CPU))
+    assert int(mixed.sum()) > int(rarely.sum()) + 40
+    # The share changes nothing about the views that it leaves alone.
+    assert torch.equal(views[~mixed], plainly[~mixed])
+
+
+def test_a_part_is_a_part():
+    weight = device_views._part(64, Chance(0, CPU))
+    assert weight.shape == (64, 1, 112, 112) and weight.min() >= 0 and weight.max() <= 1
+    share = weight.mean(dim=(1, 2, 3))
+    assert share.min() > 0.02 and share.max() < 0.6
+    # Hair and background stay whose they were.
+    assert weight[:, :, :8].max() < 0.05 and weight[..., :4].max() < 0.3
+
+
+def test_colours_are_taken_over(faces):
+    dark = faces[:4].float() * 0.4
+    lit = device_views._coloured_as(faces[:4].float(), dark)
+    inner = (slice(None), slice(None), slice(28, -28), slice(28, -28))
+    assert (lit[inner].mean((2, 3)) - faces[:4].float()[inner].mean((2, 3))).abs().max() < 6
+
+
 @pytest.mark.parametrize("change", [change for _, change in device_views._CHANGES], ids=lambda change: change.__name__)
 def test_each_change_changes_and_keeps_a_picture(faces, change):
     before = faces[:8].float()

@@ -37,6 +37,7 @@ class ViewBank:
         labels: (n, d) float32, the teacher's raw embeddings.
         classes: (n,) int64, numbers of persons, `NOBODY` where none is known.
         people: persons in all.
+        views_per_face: rows that follow each other and show one face, the first of them clean.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,6 +50,7 @@ class ViewBank:
                 f"{folder}: {done['labelled']} of {len(self.views)} views are labelled; run the labelling again"
             )
         self.people = int(done.get("people", 0))
+        self.views_per_face = int(done.get("views_per_face", 1))
         self.classes: NDArray[np.int64] = np.full(len(self.views), NOBODY)
         if self.people:
             self.classes = np.load(folder / "classes.npy", mmap_mode="r", allow_pickle=False)
@@ -67,18 +69,26 @@ class ViewBank:
         return class_means(np.asarray(self.labels), np.asarray(self.classes), self.people)
 
     def batches(
-        self, size: int, epoch: int, seed: int, rows: int, skip: int = 0, *, rank: int = 0, peers: int = 1
+        self,
+        size: int,
+        epoch: int,
+        seed: int,
+        rows: NDArray[np.int64],
+        skip: int = 0,
+        *,
+        rank: int = 0,
+        peers: int = 1,
     ) -> Iterator[StoredViews]:
         """Shuffled batches of one epoch; the order depends on `seed` and `epoch` alone, so a resumed run repeats it.
 
         Args:
             size: views a batch; an incomplete last batch is dropped.
-            rows: only the first so many views take part.
+            rows: those that take part.
             skip: batches to leave out at the start.
             rank, peers: of this process; each gets its share of every batch.
         """
         order = np.random.default_rng([seed, epoch]).permutation(rows)
-        for start in range(skip * size, rows - size + 1, size):
+        for start in range(skip * size, len(order) - size + 1, size):
             # Sorted reads keep a memory map sequential; the order within a batch means nothing.
             chosen = np.sort(order[start : start + size])
             yield self.at(chosen[rank::peers])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -81,6 +82,8 @@ class Lessons(Protocol):
 class StoredLessons:
     """Lessons from a bank of views that were labelled beforehand: for machines on which labelling is what takes long.
 
+    Of a face that is held out no view trains, except as what is mixed into another's.
+
     Args:
         bank: views with labels.
         recipe: batch size, share held out, seed.
@@ -102,9 +105,11 @@ class StoredLessons:
             self._teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
             self.stages = self._teacher.feature_stages()
         self.people = bank.people
-        held_out = max(recipe.batch, int(len(bank) * recipe.held_out) // recipe.batch * recipe.batch)
-        self._train_rows = len(bank) - held_out
-        self.steps_per_epoch = self._train_rows // recipe.batch
+        shown = np.asarray(bank.classes[:: bank.views_per_face])
+        held_out = _faces_held_out(shown, recipe, at_least=math.ceil(recipe.batch / bank.views_per_face))
+        self._held_out = _rows_of(held_out, bank.views_per_face)
+        self._train_rows = np.setdiff1d(np.arange(len(bank)), self._held_out)
+        self.steps_per_epoch = len(self._train_rows) // recipe.batch
         if self.steps_per_epoch < 1:
             raise ValueError(f"{len(bank)} views do not make a batch of {recipe.batch} beside those held out")
 
@@ -127,8 +132,8 @@ class StoredLessons:
 
     def held_out(self) -> Iterator[Batch]:
         """See `Lessons`."""
-        for start in range(self._train_rows, len(self._bank), self._recipe.batch):
-            yield self._on_device(self._bank.at(slice(start, start + self._recipe.batch)))
+        for start in range(0, len(self._held_out), self._recipe.batch):
+            yield self._on_device(self._bank.at(self._held_out[start : start + self._recipe.batch]))
 
     def _on_device(self, stored: StoredViews) -> Batch:
         pixels = torch.from_numpy(to_network_input(stored.views, Preprocessing())).to(self._device)
@@ -178,10 +183,7 @@ class FreshLessons:
         self._label = torch.compile(self._run, dynamic=False) if recipe.compile else self._run
         people = person_numbers(faces, identities or [False] * len(faces))
         self.people = int(people.max(initial=NOBODY)) + 1
-        # Of a person whose name is known there may be one picture alone, and that has to train.
-        unnamed = np.flatnonzero(people == NOBODY)
-        order = np.random.default_rng([recipe.seed, len(people)]).permutation(unnamed if len(unnamed) else len(people))
-        self._held_out = np.sort(order[: max(1, round(len(order) * recipe.held_out))])
+        self._held_out = _faces_held_out(people, recipe, at_least=1)
         self._rows = np.setdiff1d(np.arange(len(people)), self._held_out)
         self.steps_per_epoch = len(self._rows) // recipe.batch
         if self.steps_per_epoch < 1:
@@ -232,6 +234,19 @@ class FreshLessons:
             answer = run(pixels)
         labels, maps = answer if self.stages else (answer, [])
         return Batch(pixels, labels.float(), classes, maps)
+
+
+def _faces_held_out(people: NDArray[np.int64], recipe: DistillationRecipe, *, at_least: int) -> NDArray[np.int64]:
+    """Which faces never train, by chance and in order, given whom each shows."""
+    # Of a person whose name is known there may be one picture alone, and that has to train.
+    unnamed = np.flatnonzero(people == NOBODY)
+    order = np.random.default_rng([recipe.seed, len(people)]).permutation(unnamed if len(unnamed) else len(people))
+    return np.sort(order[: max(at_least, round(len(order) * recipe.held_out))])
+
+
+def _rows_of(faces: NDArray[np.int64], views_per_face: int) -> NDArray[np.int64]:
+    """All rows of a bank that show these faces."""
+    return np.asarray(faces[:, None] * views_per_face + np.arange(views_per_face)).ravel()
 
 
 def _autocast(recipe: DistillationRecipe, device: torch.device) -> torch.autocast:

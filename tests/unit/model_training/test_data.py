@@ -133,7 +133,7 @@ class TestIdentities:
         np.testing.assert_allclose(named.class_means()[1], mean / np.linalg.norm(mean), atol=1e-5)
 
     def test_batches_carry_them(self, named):
-        batch = next(named.batches(10, 0, 0, 100))
+        batch = next(named.batches(10, 0, 0, np.arange(100)))
         rows = [np.flatnonzero((named.labels == label).all(axis=1))[0] for label in batch.labels]
         assert batch.classes.tolist() == named.classes[rows].tolist()
 
@@ -155,17 +155,17 @@ class TestIdentities:
 
 
 class TestBatches:
-    def read(self, numbers, epoch=0, seed=1, rows=100, skip=0):
-        batches = list(numbers.batches(16, epoch, seed, rows, skip))
+    def read(self, numbers, epoch=0, seed=1, skip=0):
+        batches = list(numbers.batches(16, epoch, seed, np.arange(20, 120), skip))
         assert all(len(part) == 16 for batch in batches for part in batch)
         return batches
 
-    def test_an_epoch_shows_each_view_at_most_once_and_none_beyond_the_rows(self, numbers):
+    def test_an_epoch_shows_each_view_at_most_once_and_no_other_row(self, numbers):
         batches = self.read(numbers)
         shown = np.concatenate([batch.labels for batch in batches])
         assert len(batches) == 6
         assert len(np.unique(shown)) == 96
-        assert shown.max() < 100
+        assert shown.min() >= 20 and shown.max() < 120
 
     def test_views_and_labels_stay_together(self, numbers):
         for batch in self.read(numbers):

@@ -8,10 +8,11 @@ import torch
 
 from model_training.backbones.units import fold_batch_norms
 from model_training.config import DistillationRecipe
+from model_training.data.bank import ViewBank, label_views
 from model_training.data.faces import NOBODY, AlignedFaces, DataError
-from model_training.training.lessons import FreshLessons
+from model_training.training.lessons import FreshLessons, StoredLessons
 from model_training.training.trainer import Trainer
-from tests.unit.model_training.common import TINY, random_network
+from tests.unit.model_training.common import TINY, MeanColours, random_network
 
 CPU = torch.device("cpu")
 RECIPE = DistillationRecipe(
@@ -61,6 +62,19 @@ def test_faces_held_out_are_clean_unnamed_and_never_shown(faces):
     assert all(np.ascontiguousarray(view).tobytes() in originals for view in shown)
     assert not set(source._held_out.tolist()) & set(source._rows.tolist())
     assert all((batch.classes == NOBODY).all() for batch in source.held_out())
+
+
+def test_of_stored_views_faces_are_held_out_whole_from_all_folders(faces, tmp_path):
+    half = [faces[0].only(range(20)), faces[0].only(range(20, 40)), faces[1]]
+    label_views(half, MeanColours(), tmp_path, views_per_face=3, seed=1, identities=[False, False, True])
+    source = StoredLessons(ViewBank(tmp_path), RECIPE.model_copy(update={"held_out": 0.3}), CPU)
+    held_out = set((source._held_out // 3).tolist())
+    assert len(held_out) == 12 and len(source._held_out) == 36
+    assert min(held_out) < 20 <= max(held_out) < 40
+    assert not held_out & set((source._train_rows // 3).tolist())
+    assert len(source._train_rows) == 3 * 52 - 36
+    assert sum(len(batch) for batch in source.held_out()) == 36
+    assert source.steps_per_epoch == len(list(source.batches(0, 0))) == 15
 
 
 def test_persons_are_known_where_a_view_shows_one_alone(faces):

@@ -119,13 +119,15 @@ class TestTraining:
         assert_same_weights(weights(trainer), before)
         assert trainer.student.training
 
-    def test_held_out_cosine_is_that_of_the_last_views(self, uninterrupted, bank):
+    def test_held_out_cosine_is_that_of_the_views_held_out(self, uninterrupted, bank):
         trainer = uninterrupted
-        pixels = (bank.views[40:, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128
+        rows = stored(bank, RECIPE)._held_out
+        assert len(rows) == 8
+        pixels = (bank.views[rows][..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128
         with torch.no_grad():
             got = trainer.student.eval()(torch.from_numpy(pixels)).numpy()
         trainer.student.train()
-        labels = bank.labels[40:]
+        labels = bank.labels[rows]
         cosines = (got * labels).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(labels, axis=1)
         assert trainer.held_out_cosine() == pytest.approx(cosines.mean(), abs=1e-5)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
-from service.contract import ModelManifest, parse_manifest
+from service.contract import ContractError, ModelManifest, parse_manifest
 
 FOLDER = Path(__file__).parent / "models"
 
@@ -19,12 +20,10 @@ def located(path: Path) -> Path:
 
 
 def name_of_space(space_id: str) -> str | None:
-    """File name of the network that comes along and makes this space, if one does.
-
-    Raises:
-        ContractError: a manifest is damaged.
-    """
+    """File name of the network that comes along and makes this space, if one does."""
     for path in sorted(FOLDER.glob("*.onnx")):
-        if parse_manifest(path, ModelManifest).space_id == space_id:
-            return path.name
+        # Whoever asks has a problem to tell of already; a damaged manifest of another network is none of it.
+        with suppress(ContractError):
+            if parse_manifest(path, ModelManifest).space_id == space_id:
+                return path.name
     return None

@@ -89,7 +89,10 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Container:
     try:
         container = await (_on_folder(shared, stack) if settings.milvus_uri is None else _on_milvus(shared, stack))
     except SpaceMismatch as error:
-        raise await asyncio.to_thread(_advised, error) from error
+        advised = await asyncio.to_thread(_advised, error)
+        if advised is None:
+            raise
+        raise advised from error
     served = _Served(container)
     if container.migration is not None:
         container.migration.on_switch(served.adopt)
@@ -118,11 +121,11 @@ class _Served:
         self.container = container
 
 
-def _advised(error: SpaceMismatch) -> SpaceMismatch:
-    """The refusal of a gallery, and which network would do if one that comes along would."""
+def _advised(error: SpaceMismatch) -> SpaceMismatch | None:
+    """The refusal of a gallery, saying which of the networks that come along would do, if one would."""
     name = bundled.name_of_space(str(error.details.get("stored_space_id")))
     if name is None:
-        return error
+        return None
     return SpaceMismatch(f"{error.message} SHRINKFACE_EMBEDDER_PATH={name} serves it as it is.", **error.details)
 
 

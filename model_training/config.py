@@ -33,7 +33,7 @@ class DistillationRecipe(BaseModel):
             people than there are pictures of.
         accumulate: parts that a process takes its share of a batch in, for less memory.
         averaging: decay of a running mean of the weights, which then is what is exported; None for the weights.
-        held_out: fraction of the faces, of those without a name where there are such, that never trains and only reports.
+        held_out: fraction of the faces, of those without a name if there are such, that never trains and only reports.
         checkpoint_every: steps between checkpoints.
         compile: what runs through torch.compile; on a CPU the teacher gains by it, a student without PReLU loses.
     """

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from service.contract import ImpostorScores, ImpostorTail, MateScores
 
-# Shares of impostor comparisons whose cosines are written down; beyond the last, one in a hundred, the tail is fitted. From
-# one in a thousand on, the shape of 1.1 million comparisons is mostly chance: it was -0.016 for one student and -0.055 for
-# another whose scores hardly differ, and near the latter for both from one in two hundred to one in fifty.
+# Shares of impostor comparisons whose cosines are written down; beyond the last, one in a hundred, the tail is fitted.
+# Of 1.1 million comparisons the shape from one in a thousand on is mostly chance: -0.016 for one student, -0.055 for
+# another whose scores hardly differ. From one in a hundred or in fifty on it is -0.054 to -0.056 for both.
 BODY_RATES = (0.5, 0.2, 0.1, 0.05, 0.02)
 TAIL_RATE = 0.01
 # With fewer comparisons beyond it a tail would be a guess, and the scores are taken as normally distributed.

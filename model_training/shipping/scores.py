@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from service.contract import ImpostorScores, ImpostorTail, MateScores
 
-# Shares of impostor comparisons whose cosines are written down; beyond the last, one in a hundred, the tail is fitted.
-# Of 1.1 million comparisons the shape from one in a thousand on is mostly chance: -0.016 for one student, -0.055 for
-# another whose scores hardly differ. From one in a hundred or in fifty on it is -0.054 to -0.056 for both.
-BODY_RATES = (0.5, 0.2, 0.1, 0.05, 0.02)
-TAIL_RATE = 0.01
+# Shares of impostor comparisons whose cosines are written down; beyond the last, one in a thousand, the tail is fitted.
+BODY_RATES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
+TAIL_RATE = 0.001
+# Its shape is that of one in a hundred. Of 1.1 million comparisons the shape of one in a thousand is mostly chance:
+# -0.016 for one student, -0.055 for another whose scores hardly differ; of one in a hundred -0.055 and -0.054.
+SHAPE_RATE = 0.01
 # With fewer comparisons beyond it a tail would be a guess, and the scores are taken as normally distributed.
 FEWEST_EXCEEDANCES = 100
 _DIGITS = 5
@@ -56,7 +57,10 @@ def _body_and_tail(impostors: NDArray[np.float64]) -> tuple[tuple[tuple[float, f
     excesses = impostors[impostors > start] - start
     if len(excesses) < FEWEST_EXCEEDANCES:
         return (), None
-    shape, scale = fit_pareto(excesses, bound=1 - start)
+    shape_start = float(np.quantile(impostors, 1 - SHAPE_RATE))
+    shape, _ = fit_pareto(impostors[impostors > shape_start] - shape_start, bound=1 - shape_start)
+    # The mean of the excesses is scale / (1 - shape).
+    scale = float(excesses.mean()) * (1 - shape)
     tail = ImpostorTail(
         start=_rounded(start),
         rate=TAIL_RATE,

@@ -58,7 +58,7 @@ def detector():
 
 @pytest.fixture(scope="module")
 def embedded():
-    network = OnnxNetwork(Path(DETECTOR).with_name("student.onnx"))
+    network = OnnxNetwork(Path(DETECTOR).with_name("student-wide.onnx"))
     return lambda image, face: network.embed(align(image, face.landmarks)[None])[0]
 
 

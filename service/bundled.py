@@ -10,13 +10,15 @@ from service.contract import ContractError, ModelManifest, parse_manifest
 FOLDER = Path(__file__).parent / "models"
 
 
-def located(path: Path) -> Path:
-    """A path as it is, or where the network lies that comes along under this bare name.
+def is_name(path: Path) -> bool:
+    """Whether a path is a name alone, and no file in the working folder, which would go before."""
+    return path == Path(path.name) and not path.exists()
 
-    A file of that name in the working folder goes before.
-    """
+
+def located(path: Path) -> Path:
+    """A path as it is, or where the network lies that comes along under this name."""
     here = FOLDER / path.name
-    return here if path == Path(path.name) and not path.exists() and here.is_file() else path
+    return here if is_name(path) and here.is_file() else path
 
 
 def name_of_space(space_id: str) -> str | None:

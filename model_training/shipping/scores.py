@@ -59,8 +59,9 @@ def _body_and_tail(impostors: NDArray[np.float64]) -> tuple[tuple[tuple[float, f
         return (), None
     shape_start = float(np.quantile(impostors, 1 - SHAPE_RATE))
     shape, _ = fit_pareto(impostors[impostors > shape_start] - shape_start, bound=1 - shape_start)
-    # The mean of the excesses is scale / (1 - shape).
-    scale = float(excesses.mean()) * (1 - shape)
+    mean = float(excesses.mean())
+    shape = _ending_no_sooner(shape, mean, 1 - start)
+    scale = mean * (1 - shape)
     tail = ImpostorTail(
         start=_rounded(start),
         rate=TAIL_RATE,
@@ -88,9 +89,13 @@ def fit_pareto(excesses: NDArray[np.float64], *, bound: float) -> tuple[float, f
     places = (np.arange(1, len(ordered) + 1) - 0.35) / len(ordered)
     mean, weighted = float(ordered.mean()), float((ordered * (1 - places)).mean())
     shape = 2 - mean / (mean - 2 * weighted)
-    # For a given shape the mean is scale / (1 - shape), so an end at the bound means this one.
-    shape = min(max(shape, -mean / (bound - mean)), 0.0)
+    shape = min(_ending_no_sooner(shape, mean, bound), 0.0)
     return shape, mean * (1 - shape)
+
+
+def _ending_no_sooner(shape: float, mean: float, bound: float) -> float:
+    """The shape, or the one whose distribution of this mean, scale / (1 - shape), ends at the bound."""
+    return max(shape, -mean / (bound - mean))
 
 
 def _deviation(excesses: NDArray[np.float64], shape: float, scale: float) -> float:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service import bundled
 from service.api.schemas.migration import MigrationOut
 from service.cli.connection import DEFAULT_URL, ApiKey
 from service.cli.rendering import AsJson, complain, print_json, print_table, say
@@ -67,7 +68,7 @@ def migrate_gallery(
 
 def _named(model: Path) -> str:
     """As the service takes it: a bare name that is no file here is one of its own."""
-    return str(model if model == Path(model.name) and not model.exists() else model.absolute())
+    return str(model if bundled.is_name(model) else model.absolute())
 
 
 def _asked(client: httpx.Client, method: str, path: str, body: Any = None) -> MigrationOut:
